@@ -1,0 +1,5 @@
+"""The replicated metadata: who may do what, which exchanges, queues and bindings exist, and where.
+
+One Raft group (group 0) carries it to every node.
+Nothing here knows a wire format of clients: arguments are opaque bytes.
+"""

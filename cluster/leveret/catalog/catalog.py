@@ -1,0 +1,121 @@
+"""The catalog as the node sees it: the applied model, changes through the group, and their news."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar, cast
+
+import trio
+
+from leveret.catalog.commands import Command, Done, Event, Refusal, encode
+from leveret.catalog.machine import CatalogMachine
+from leveret.catalog.model import Entity, Model
+
+E = TypeVar("E", bound=Entity)
+
+
+class CatalogGroup(Protocol):
+    """What the catalog needs of its Raft group, whose machine is the `CatalogMachine`."""
+
+    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
+        """Carry `command` through the log once, then call `done` with this node's reply."""
+
+    def barrier(self, done: Callable[[], None]) -> None:
+        """Call `done` when all that was committed before now is applied on this node."""
+
+    def on_applied(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each batch of applied entries and after a restored snapshot."""
+
+
+class CatalogError(Exception):
+    """Base of what the facade raises."""
+
+
+class ChangeRefused(CatalogError):
+    """The catalog refused the command; nothing changed. `refusal` says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.kind}: {refusal.subject} {refusal.name!r}")
+        self.refusal = refusal
+
+
+class CatalogTimeout(CatalogError):
+    """No majority answered in time. A change may still happen later: ask before trying again."""
+
+
+class Catalog:
+    """The facade over group 0; everything in it runs on the loop.
+
+    `model` is what this node has applied. It may lag behind the other nodes until `barrier`.
+    """
+
+    def __init__(self, group: CatalogGroup, machine: CatalogMachine) -> None:
+        self.model: Model = machine.model
+        self._group = group
+        self._machine = machine
+        self._listeners: list[Callable[[Event], None]] = []
+        group.on_applied(self._tell_listeners)
+
+    def on_change(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` with each later event, in order, when the model has the change.
+
+        The model may already hold later changes too. A listener must not raise.
+        """
+        self._listeners.append(listener)
+
+    def submit(self, command: Command[E], done: Callable[[Done[E] | Refusal], None]) -> None:
+        """Send `command`; `done` gets the answer on the loop, after the listeners had the events.
+
+        Commands of this node are carried out in the order of their submission.
+        """
+
+        def answer(reply: object) -> None:
+            # The group may answer before it tells that the batch was applied. Who submitted must
+            # find routers and caches up to date, so the news goes out first.
+            self._tell_listeners()
+            done(cast(Done[E] | Refusal, reply))
+
+        self._group.submit(encode(command), answer)
+
+    async def change(self, command: Command[E], within_s: float) -> Done[E]:
+        """Carry out `command` and return the answer; edges only, a checkpoint.
+
+        On Cancelled, as on a timeout, the change may still happen.
+
+        Raises:
+            ChangeRefused: nothing changed.
+            CatalogTimeout: no answer within `within_s` seconds.
+        """
+        replies: list[Done[E] | Refusal] = []
+        answered = trio.Event()
+
+        def done(reply: Done[E] | Refusal) -> None:
+            replies.append(reply)
+            answered.set()
+
+        self.submit(command, done)
+        with trio.move_on_after(within_s):
+            await answered.wait()
+        if not replies:
+            raise CatalogTimeout(f"no answer from the catalog within {within_s} s")
+        if isinstance(replies[0], Refusal):
+            raise ChangeRefused(replies[0])
+        return replies[0]
+
+    async def barrier(self, within_s: float) -> None:
+        """Wait until the model holds all that was committed before the call; a checkpoint.
+
+        Raises:
+            CatalogTimeout: no majority confirmed it within `within_s` seconds.
+        """
+        passed = trio.Event()
+        self._group.barrier(passed.set)
+        with trio.move_on_after(within_s):
+            await passed.wait()
+        if not passed.is_set():
+            raise CatalogTimeout(f"no majority confirmed the catalog within {within_s} s")
+
+    def _tell_listeners(self) -> None:
+        for event in self._machine.take_events():
+            for listener in self._listeners:
+                listener(event)

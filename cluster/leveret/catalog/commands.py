@@ -1,0 +1,270 @@
+"""What may be asked of the catalog, what it answers, and what it tells its listeners.
+
+A command travels as a version byte and a MessagePack array `[op code, argument, ...]`.
+An op code and the order of its arguments never change; a new argument goes to the end, with a
+default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+from leveret.catalog.model import (
+    Binding,
+    Cluster,
+    DestinationKind,
+    Entity,
+    Exchange,
+    Node,
+    PasswordHash,
+    Permission,
+    Queue,
+    User,
+    VirtualHost,
+)
+
+VERSION: Final = 1
+SHARDS_MAX: Final = 64
+ARGUMENTS_BYTES_MAX: Final = 128 * 1024
+"""A client's default largest frame: the arguments of one declaration cannot be longer."""
+
+Name = Annotated[str, msgspec.Meta(max_length=255)]
+Pattern = Annotated[str, msgspec.Meta(max_length=4096)]
+Arguments = Annotated[bytes, msgspec.Meta(max_length=ARGUMENTS_BYTES_MAX)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Tags = Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
+
+E_co = TypeVar("E_co", bound=Entity, covariant=True)
+
+
+class Command(
+    msgspec.Struct,
+    Generic[E_co],
+    frozen=True,
+    gc=False,
+    array_like=True,
+    forbid_unknown_fields=True,
+):
+    """A change of the catalog whose answer is about an entity of type `E_co`."""
+
+
+class Bootstrap(Command[Cluster], frozen=True, gc=False, tag=1):
+    """Found the cluster: virtual host `/` and a first administrator, for loopback only.
+
+    The second and later ones change nothing, so every node may send one at its first start.
+    """
+
+    cluster_id: Name
+    shards: Annotated[int, msgspec.Meta(ge=1, le=SHARDS_MAX)]
+    user: Name
+    password: PasswordHash
+
+
+class AddVirtualHost(Command[VirtualHost], frozen=True, gc=False, tag=2):
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class DeleteVirtualHost(Command[VirtualHost], frozen=True, gc=False, tag=3):
+    """Delete the virtual host with everything in it."""
+
+    name: Name
+
+
+class PutUser(Command[User], frozen=True, gc=False, tag=4):
+    """Create or replace a user; `loopback_only` of one that exists stays as it was."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    password: PasswordHash | None
+    tags: Tags
+
+
+class DeleteUser(Command[User], frozen=True, gc=False, tag=5):
+    """Delete the user and its permissions."""
+
+    name: Name
+
+
+class SetPermission(Command[Permission], frozen=True, gc=False, tag=6):
+    user: Name
+    vhost: Name
+    configure: Pattern
+    write: Pattern
+    read: Pattern
+
+
+class ClearPermission(Command[Permission], frozen=True, gc=False, tag=7):
+    user: Name
+    vhost: Name
+
+
+class DeclareExchange(Command[Exchange], frozen=True, gc=False, tag=8):
+    """Create the exchange, or answer `exists` with the one of that name, however it differs."""
+
+    vhost: Name
+    name: Name
+    type: Name
+    durable: bool
+    auto_delete: bool
+    internal: bool
+    arguments: Arguments
+
+
+class DeleteExchange(Command[Exchange], frozen=True, gc=False, tag=9):
+    """Delete the exchange; with `if_unused` only if no binding starts from it."""
+
+    vhost: Name
+    name: Name
+    if_unused: bool
+
+
+class Bind(Command[Binding], frozen=True, gc=False, tag=10):
+    vhost: Name
+    source: Name
+    kind: DestinationKind
+    destination: Name
+    routing_key: Name
+    arguments: Arguments
+
+
+class Unbind(Command[Binding], frozen=True, gc=False, tag=11):
+    vhost: Name
+    source: Name
+    kind: DestinationKind
+    destination: Name
+    routing_key: Name
+    arguments: Arguments
+
+
+class DeclareQueue(Command[Queue], frozen=True, gc=False, tag=12):
+    """Create the queue, or answer `exists` with the one of that name, however it differs.
+
+    `node` and `boot` name the start of the node that asks; `owner` is as in `Queue`.
+    """
+
+    vhost: Name
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    durable: bool
+    exclusive: bool
+    auto_delete: bool
+    arguments: Arguments
+    node: Positive
+    boot: Positive
+    owner: Natural
+
+
+class DeleteQueue(Command[Queue], frozen=True, gc=False, tag=13):
+    """Delete the queue of that name if it still is the one with `uid`, else answer `absent`."""
+
+    vhost: Name
+    name: Name
+    uid: Positive
+
+
+class RegisterNode(Command[Node], frozen=True, gc=False, tag=14):
+    """Tell a start of a node: the first command that it sends.
+
+    What lived in its earlier starts goes: its queues that are not replicated, and,
+    if it is the only node, the exchanges that are not durable.
+    """
+
+    node: Positive
+    name: Name
+    addresses: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)]
+    boot: Positive
+
+
+AnyCommand = (
+    Bootstrap
+    | AddVirtualHost
+    | DeleteVirtualHost
+    | PutUser
+    | DeleteUser
+    | SetPermission
+    | ClearPermission
+    | DeclareExchange
+    | DeleteExchange
+    | Bind
+    | Unbind
+    | DeclareQueue
+    | DeleteQueue
+    | RegisterNode
+)
+
+Outcome = Literal["created", "exists", "changed", "deleted", "absent"]
+
+
+class Done(msgspec.Struct, Generic[E_co], frozen=True, gc=False):
+    """The answer to a command that was carried out.
+
+    `entity` is the one that is there now (`created`, `exists`, `changed`), the one that went
+    (`deleted`), or None (`absent`: there was nothing to delete).
+    """
+
+    outcome: Outcome
+    entity: E_co | None
+
+
+RefusalKind = Literal["malformed", "version", "not_found", "in_use", "not_allowed", "stale"]
+Subject = Literal["command", "vhost", "user", "exchange", "queue", "node"]
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """The answer to a command that changed nothing.
+
+    malformed: not a command; version: of a later release; not_found: `subject` `name` is missing;
+    in_use: the exchange has bindings; not_allowed: it is the default or a predeclared exchange;
+    stale: the node has started again since.
+    """
+
+    kind: RefusalKind
+    subject: Subject
+    name: str
+    vhost: str = ""
+
+
+Reply = Done[Entity] | Refusal
+
+
+class Created(msgspec.Struct, frozen=True, gc=False):
+    entity: Entity
+
+
+class Changed(msgspec.Struct, frozen=True, gc=False):
+    """`entity` replaces the one with the same identity."""
+
+    entity: Entity
+
+
+class Deleted(msgspec.Struct, frozen=True, gc=False):
+    entity: Entity
+
+
+class Restored(msgspec.Struct, frozen=True, gc=False):
+    """The whole model was replaced by a snapshot: read everything again."""
+
+
+Event = Created | Changed | Deleted | Restored
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
+
+
+def encode(command: Command[Entity]) -> bytes:
+    """Return the bytes of `command` for the log."""
+    return bytes((VERSION,)) + _encoder.encode(command)
+
+
+def decode(data: bytes) -> AnyCommand | Refusal:
+    """Return the command in `data`, or why it is none; raises for no input."""
+    if not data:
+        return Refusal("malformed", "command", "empty")
+    if data[0] != VERSION:
+        return Refusal("version", "command", str(data[0]))
+    try:
+        return _decoder.decode(memoryview(data)[1:])
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        # ValueError: text that is not UTF-8. The detail is the same on every node of one version.
+        return Refusal("malformed", "command", str(error))

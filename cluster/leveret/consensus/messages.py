@@ -1,0 +1,243 @@
+"""What members of one group say to each other, and the only way in from the wire.
+
+Owns the wire form: a tuple of a kind number and plain values (MessagePack by the transport),
+and `parse`, which lets nothing through that is not whole and in range. Knows no state.
+
+PySyncObj's own messages are dicts with string keys, some of them with pickles; none is ever
+taken from the wire. `apply_command` and the utility messages have no wire form at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from leveret.consensus.entries import is_entry
+from leveret.consensus.errors import BadMessage
+
+INDEX_MAX = (1 << 63) - 1
+
+
+class Append(NamedTuple):
+    """The leader's entries after `previous_index`; none is a heartbeat.
+
+    sequence: counts the appends of one leader to one follower; echoed in `Reply`.
+    safe_index: every member holds the log up to here durably; what is below may be trimmed.
+    entries: pairs of term and command; indexes follow `previous_index`.
+    """
+
+    term: int
+    sequence: int
+    previous_index: int
+    previous_term: int
+    commit_index: int
+    safe_index: int
+    entries: tuple[tuple[int, bytes], ...]
+
+
+class Reply(NamedTuple):
+    """The answer to an append. `is_reset`: the logs differ, begin again at `next_index`."""
+
+    term: int
+    sequence: int
+    next_index: int
+    is_success: bool
+    is_reset: bool
+
+
+class VoteRequest(NamedTuple):
+    """A candidate asks; `is_transfer`: the leader itself told it to."""
+
+    term: int
+    last_index: int
+    last_term: int
+    is_transfer: bool
+
+
+class Vote(NamedTuple):
+    """Granted; a refusal is silence."""
+
+    term: int
+
+
+class PreVoteRequest(NamedTuple):
+    """Would you vote for me in `term`? Asked before any term is raised."""
+
+    term: int
+    last_index: int
+    last_term: int
+
+
+class PreVote(NamedTuple):
+    """`term` as asked; `current_term` is the answerer's own."""
+
+    term: int
+    is_granted: bool
+    current_term: int
+
+
+class Stale(NamedTuple):
+    """Your message was of an old term; this is the newest that I know."""
+
+    term: int
+
+
+class TimeoutNow(NamedTuple):
+    """The leader hands over: begin an election at once."""
+
+    term: int
+
+
+class Submit(NamedTuple):
+    """A batch for the leader's log (see `entries.Batch`)."""
+
+    boot: int
+    sequence: int
+    count: int
+    body: bytes
+
+
+class Resume(NamedTuple):
+    """The leader of `term` next takes batch `sequence` of the receiver's `boot`."""
+
+    term: int
+    boot: int
+    sequence: int
+
+
+class TransferRequest(NamedTuple):
+    """The preferred leader asks the leader of `term` to hand over."""
+
+    term: int
+
+
+Message = (
+    Append
+    | Reply
+    | VoteRequest
+    | Vote
+    | PreVoteRequest
+    | PreVote
+    | Stale
+    | TimeoutNow
+    | Submit
+    | Resume
+    | TransferRequest
+)
+
+_KINDS: dict[type[Message], int] = {
+    Append: 1,
+    Reply: 2,
+    VoteRequest: 3,
+    Vote: 4,
+    PreVoteRequest: 5,
+    PreVote: 6,
+    Stale: 7,
+    TimeoutNow: 8,
+    Submit: 9,
+    Resume: 10,
+    TransferRequest: 11,
+}
+
+
+def to_wire(group: int, message: Message) -> tuple[object, ...]:
+    """Return the flat tuple that the transport packs: group, kind, then the fields."""
+    return (group, _KINDS[type(message)], *message)
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= INDEX_MAX:
+        raise BadMessage("no number in range")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise BadMessage("no flag")
+    return value
+
+
+def _bytes(value: object) -> bytes:
+    if type(value) is not bytes:
+        raise BadMessage("no bytes")
+    return value
+
+
+def _entries(value: object) -> tuple[tuple[int, bytes], ...]:
+    if type(value) is not tuple:
+        raise BadMessage("no entries")
+    newest = 0
+    for entry in value:
+        if type(entry) is not tuple or len(entry) != 2:
+            raise BadMessage("no entry")
+        term, command = entry
+        if _number(term) < newest:
+            raise BadMessage("terms of entries go back")
+        newest = term
+        if type(command) is not bytes or not is_entry(command):
+            raise BadMessage("an entry that none of us wrote")
+    return value
+
+
+def _append(fields: tuple[object, ...]) -> Append:
+    message = Append(*map(_number, fields[:6]), _entries(fields[6]))
+    if message.entries:
+        oldest, newest = message.entries[0][0], message.entries[-1][0]
+        if oldest < message.previous_term or newest > message.term:
+            raise BadMessage("entries of an impossible term")
+    if message.previous_index < 1 or message.previous_term > message.term:
+        raise BadMessage("impossible previous entry")
+    return message
+
+
+def _reply(fields: tuple[object, ...]) -> Reply:
+    message = Reply(*map(_number, fields[:3]), _flag(fields[3]), _flag(fields[4]))
+    if message.next_index < 1 or (message.is_success and message.is_reset):
+        raise BadMessage("impossible reply")
+    return message
+
+
+def _vote_request(fields: tuple[object, ...]) -> VoteRequest:
+    return VoteRequest(*map(_number, fields[:3]), _flag(fields[3]))
+
+
+def _pre_vote(fields: tuple[object, ...]) -> PreVote:
+    return PreVote(_number(fields[0]), _flag(fields[1]), _number(fields[2]))
+
+
+def _submit(fields: tuple[object, ...]) -> Submit:
+    return Submit(*map(_number, fields[:3]), _bytes(fields[3]))
+
+
+_PARSERS: dict[int, tuple[int, Callable[[tuple[object, ...]], Message]]] = {
+    1: (7, _append),
+    2: (5, _reply),
+    3: (4, _vote_request),
+    4: (1, lambda fields: Vote(*map(_number, fields))),
+    5: (3, lambda fields: PreVoteRequest(*map(_number, fields))),
+    6: (3, _pre_vote),
+    7: (1, lambda fields: Stale(*map(_number, fields))),
+    8: (1, lambda fields: TimeoutNow(*map(_number, fields))),
+    9: (4, _submit),
+    10: (3, lambda fields: Resume(*map(_number, fields))),
+    11: (1, lambda fields: TransferRequest(*map(_number, fields))),
+}
+
+
+def parse(payload: object) -> tuple[int, Message]:
+    """Return the group number and the message of a payload from the wire.
+
+    Raises:
+        BadMessage: anything else than a whole message with fields in range.
+    """
+    if type(payload) is not tuple or len(payload) < 2:
+        raise BadMessage("no message")
+    group = _number(payload[0])
+    kind = _number(payload[1])
+    known = _PARSERS.get(kind)
+    if known is None:
+        raise BadMessage(f"unknown kind {kind}")
+    size, parser = known
+    if len(payload) != size + 2:
+        raise BadMessage(f"kind {kind} with {len(payload) - 2} fields")
+    return group, parser(payload[2:])

@@ -1,0 +1,63 @@
+"""The bounds of the links between nodes: unit, default, and what happens at each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["TransportConfig"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportConfig:
+    """Limits and times of every link of one node; the same values are advised on all nodes."""
+
+    frame_max_bytes: int = 160 * MIB
+    """A larger outgoing payload is an EnvelopeError; a larger incoming frame drops the link.
+
+    The largest payload is one snapshot part or one batch of entries; RabbitMQ's largest message
+    is 128 MiB, the rest is room for what stands around it.
+    """
+
+    hello_max_bytes: int = 4 * KIB
+    """A stranger's frame above it is refused unread, so that nobody fills memory before login."""
+
+    handshake_timeout_s: float = 5.0
+    """Connecting and the exchange of hellos together; after it the connection is closed."""
+
+    handshakes_max: int = 64
+    """Strangers at once; further connections are closed at accept. A real peer dials again."""
+
+    queue_limit_bytes: int = 256 * MIB
+    """Unsent bytes of one link; above it the link is dropped and made anew (its bytes are lost)."""
+
+    queue_congested_bytes: int = 16 * MIB
+    """Unsent bytes above which `Peers.congested` asks producers to hold back; nothing is lost."""
+
+    ping_idle_s: float = 1.0
+    """A link that sent nothing for this long sends an empty frame."""
+
+    silence_s: float = 4.0
+    """A link that received no byte for this long is down (noticed within half a ping later).
+
+    Must be at least 2 * ping_idle_s; 4 * is advised.
+    """
+
+    retry_min_s: float = 0.05
+    retry_max_s: float = 2.0
+    """Dialling again waits between these, doubling, with jitter."""
+
+    receive_bytes: int = 256 * KIB
+    """The most that one `recv` takes: some hundred small messages or four bodies of 64 KiB."""
+
+    def __post_init__(self) -> None:
+        assert 64 <= self.hello_max_bytes <= self.frame_max_bytes < 2**32
+        # One frame of the largest size must fit a queue that is below its soft mark.
+        assert self.frame_max_bytes + self.queue_congested_bytes <= self.queue_limit_bytes
+        assert 0 < 2 * self.ping_idle_s <= self.silence_s
+        assert 0 < self.retry_min_s <= self.retry_max_s
+        assert self.handshake_timeout_s > 0
+        assert self.handshakes_max > 0
+        assert self.receive_bytes > 0

@@ -1,0 +1,243 @@
+"""The actors of this node by name: exchanges and queues come to be when somebody needs them.
+
+It listens to the catalog (what is deleted ends), to the shards (who leads, what was applied) and
+to the links (who is there), and tells the queues concerned.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from leveret.catalog.commands import Deleted as EntityDeleted
+from leveret.catalog.commands import DeleteQueue, Restored
+from leveret.catalog.model import Exchange, Queue
+
+from .exchange import ExchangeActor
+from .home import AwayLog, HomeLog
+from .messages import Applied, Deleted, PeerDown, PeerMessage, PeerUp, RoleChanged, tell
+from .queue import QueueActor
+from .shard import Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from leveret.actors import Ref, Supervisor
+    from leveret.catalog import Catalog
+    from leveret.catalog.commands import Event
+
+    from .machine import Effect, ShardMachine
+    from .messages import PublishRun, QueueMessage
+    from .queue import QueueLog
+    from .routing.router import Routers
+    from .shard import ReplicatedGroup
+
+
+class Links(Protocol):
+    """What the directory needs of the links to the other nodes."""
+
+    @property
+    def up(self) -> Collection[int]:
+        """The nodes whose links are there."""
+
+    def send(self, node: int, channel: str, payload: object) -> bool:
+        """Queue a message; False when the link is down."""
+
+    def on_message(self, channel: str, handler: Callable[[int, object], None]) -> None:
+        """Have `handler` called with what comes on `channel`."""
+
+    def on_up(self, handler: Callable[[int], None]) -> None:
+        """Call when a link is there."""
+
+    def on_down(self, handler: Callable[[int], None]) -> None:
+        """Call when a link broke."""
+
+
+CHANNEL = "queue"
+"""The links' channel on which the actors of one queue on several nodes talk."""
+
+
+class Directory:
+    """Finds and makes the actors; see the module."""
+
+    def __init__(
+        self,
+        *,
+        node: int,
+        boot: int,
+        catalog: Catalog,
+        routers: Routers,
+        links: Links,
+        supervisor: Supervisor,
+    ) -> None:
+        self.node = node
+        self.boot = boot
+        self.catalog = catalog
+        self._routers = routers
+        self._links = links
+        self._supervisor = supervisor
+        self._shards: dict[int, Shard] = {}
+        self._exchanges: dict[tuple[str, str], Ref[PublishRun]] = {}
+        self._queues: dict[int, Ref[QueueMessage]] = {}
+        self._logs: dict[int, HomeLog | AwayLog] = {}
+        self._consumer_number = 0
+        catalog.on_change(self._catalog_changed)
+        links.on_message(CHANNEL, self._peer_says)
+        links.on_up(self._link_up)
+        links.on_down(self._link_down)
+
+    def add_shard(self, number: int, group: ReplicatedGroup, machine: ShardMachine) -> None:
+        """Have the queues that the catalog places on shard `number` use `group`."""
+        self._shards[number] = Shard(
+            group, machine, applied=self._applied, role_changed=partial(self._role_changed, number)
+        )
+
+    def next_consumer_number(self) -> int:
+        """Return a number for a consumer of this node that no other has."""
+        self._consumer_number += 1
+        return self._consumer_number
+
+    def exchange(self, vhost: str, name: str) -> Ref[PublishRun] | None:
+        """Return the actor of an exchange, or None if there is no such exchange."""
+        ref = self._exchanges.get((vhost, name))
+        if ref is None:
+            if self.catalog.model.exchange(vhost, name) is None:
+                return None
+            ref = self._supervisor.spawn(
+                lambda: ExchangeActor(
+                    lambda: self._routers.router(vhost, name), self.queue
+                ),
+                f"exchange {name!r} in {vhost!r}",
+            )
+            self._exchanges[vhost, name] = ref
+        return ref
+
+    def queue(self, uid: int) -> Ref[QueueMessage] | None:
+        """Return the actor of a queue, or None if the catalog has none of that uid."""
+        ref = self._queues.get(uid)
+        if ref is None:
+            queue = self.catalog.model.queue_by_uid(uid)
+            if queue is None:
+                return None
+            log = self._log(queue)
+            ref = self._supervisor.spawn(
+                lambda: QueueActor(uid, auto_delete=queue.auto_delete, log=log, context=self),
+                f"queue {queue.name!r} in {queue.vhost!r}",
+            )
+            self._queues[uid] = ref
+        return ref
+
+    def queue_numbers(self) -> tuple[int, int]:
+        """Return how many exchange and queue actors there are."""
+        return len(self._exchanges), len(self._queues)
+
+    # What queue actors ask of their node (`QueueContext`)
+
+    def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
+        """Tell the same queue's actor on another node."""
+        return self._links.send(node, CHANNEL, (uid, body))
+
+    def last_consumer_gone(self, uid: int) -> None:
+        """Delete an auto-delete queue."""
+        queue = self.catalog.model.queue_by_uid(uid)
+        if queue is not None:
+            self.catalog.submit(DeleteQueue(queue.vhost, queue.name, uid), _nothing)
+
+    # News
+
+    def _log(self, queue: Queue) -> QueueLog:
+        if queue.shard:
+            return self._shards[queue.shard]
+        if queue.home == self.node:
+            log = HomeLog(
+                queue.uid,
+                self.node,
+                applied=lambda effects: self._applied(queue.uid, effects),
+            )
+            self._logs[queue.uid] = log
+            return log
+        away = AwayLog(
+            queue.home,
+            lambda node, body: self.send(node, queue.uid, body),
+            is_up=queue.home in self._links.up,
+        )
+        self._logs[queue.uid] = away
+        return away
+
+    def _applied(self, uid: int, effects: list[Effect]) -> None:
+        ref = self._queues.get(uid)
+        if ref is not None:
+            tell(ref, Applied(effects))
+
+    def _role_changed(self, number: int, shard: Shard) -> None:
+        for queue in self.catalog.model.queues_in_shard(number):
+            ref = self._queues.get(queue.uid)
+            if ref is not None:
+                tell(ref, RoleChanged())
+        shard.sweep(self.catalog.model)
+
+    def _catalog_changed(self, event: Event) -> None:
+        self._routers.apply(event)
+        match event:
+            case EntityDeleted(Exchange() as exchange):
+                gone = self._exchanges.pop((exchange.vhost, exchange.name), None)
+                if gone is not None:
+                    gone.close()
+            case EntityDeleted(Queue() as queue):
+                self._end_queue(queue.uid)
+                if queue.shard:
+                    self._shards[queue.shard].drop(queue.uid)
+            case Restored():
+                for uid in [u for u in self._queues if not self.catalog.model.queue_by_uid(u)]:
+                    self._end_queue(uid)
+
+    def _end_queue(self, uid: int) -> None:
+        self._logs.pop(uid, None)
+        ref = self._queues.pop(uid, None)
+        if ref is not None:
+            tell(ref, Deleted())
+            ref.close()
+
+    def _peer_says(self, node: int, payload: object) -> None:
+        match payload:
+            case (int(uid), (str(), *_) as body):
+                pass
+            case _:
+                return
+        ref = self.queue(uid)
+        log = self._logs.get(uid)
+        match body:
+            case ("apply", int(number), bytes(command)):
+                if isinstance(log, HomeLog):
+                    log.submit(
+                        command, lambda reply: _reply_applied(self, node, uid, number, reply)
+                    )
+                else:
+                    _reply_applied(self, node, uid, number, "gone")
+            case ("applied", int(number), reply):
+                if isinstance(log, AwayLog):
+                    log.answered(number, reply)
+            case _:
+                if ref is not None:
+                    tell(ref, PeerMessage(node, tuple(body)))
+
+    def _link_up(self, node: int) -> None:
+        self._link_changed(node, is_up=True)
+
+    def _link_down(self, node: int) -> None:
+        self._link_changed(node, is_up=False)
+
+    def _link_changed(self, node: int, *, is_up: bool) -> None:
+        for uid, ref in list(self._queues.items()):
+            log = self._logs.get(uid)
+            if isinstance(log, AwayLog) and log.home == node:
+                log.link_changed(is_up=is_up)
+            tell(ref, PeerUp(node) if is_up else PeerDown(node))
+
+
+def _reply_applied(directory: Directory, node: int, uid: int, number: int, reply: object) -> None:
+    directory.send(node, uid, ("applied", number, reply))
+
+
+def _nothing(_: object) -> None:
+    pass

@@ -1,0 +1,60 @@
+"""The actor of one exchange: where each run of publishes goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leveret.actors import Actor
+
+from .headers import headers_of
+from .messages import PublishRun, Returned, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leveret.actors import Ref
+
+    from .messages import QueueMessage
+    from .routing.router import Router
+
+
+class ExchangeActor(Actor[PublishRun]):
+    """Routes runs of publishes to the actors of queues.
+
+    The compiled bindings follow the catalog by themselves, so a publish that comes after a
+    bind-ok finds the binding there.
+    """
+
+    __slots__ = ("_queue", "_router")
+
+    def __init__(
+        self, router: Callable[[], Router | None], queue: Callable[[int], Ref[QueueMessage] | None]
+    ) -> None:
+        """Route by what `router` gives (None: the exchange is deleted), to what `queue` finds."""
+        self._router = router
+        self._queue = queue
+
+    def receive(self, run: PublishRun) -> None:
+        """Route a run; where the headers decide, each of its messages alone."""
+        router = self._router()
+        if router is None:
+            tell(run.connection, run)
+        elif router.matcher.reads_headers and len(run.records) > 1:
+            for single in run.split():
+                self._route(router, single)
+        else:
+            self._route(router, run)
+
+    def _route(self, router: Router, run: PublishRun) -> None:
+        record = run.records[0]
+        destinations = router.route(run.routing_key, lambda: headers_of(record))
+        queues = [ref for queue in destinations if (ref := self._queue(queue.uid)) is not None]
+        if not queues:
+            if run.mandatory:
+                tell(run.connection, Returned(run))
+            tell(run.connection, run)
+            return
+        run.waiting = len(queues)
+        for ref in queues:
+            if not tell(ref, run):
+                run.answer()

@@ -1,0 +1,106 @@
+"""The logs of queues that are not replicated: they live on one node, their home.
+
+The queue's actor does not know the difference: a command is applied by the same machine, at once
+at home, over the link from elsewhere.  Nothing here survives the home node, by definition.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .machine import Effect, ShardMachine
+from .queue import UNREACHABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .queue_state import QueueState
+
+SWEEP_ENTRIES: Final = 256
+"""Entries are looked through for dead ones when so many, and twice what lived, came since."""
+
+
+class HomeLog:
+    """A transient queue's messages, in the memory of its home node."""
+
+    leader: int
+    is_leader = True
+
+    def __init__(self, uid: int, node: int, *, applied: Callable[[list[Effect]], None]) -> None:
+        self.leader = node
+        self._uid = uid
+        self._machine = ShardMachine()
+        self._entries: dict[int, bytes] = {}
+        self._index = 0
+        self._sweep_at = SWEEP_ENTRIES
+        self._applied = applied
+
+    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
+        """Apply `command` now."""
+        self._index += 1
+        self._entries[self._index] = command
+        reply = self._machine.apply(self._index, 0, command, 0)
+        effects = self._machine.take_effects()
+        if len(self._entries) >= self._sweep_at:
+            self._sweep()
+        done(reply)
+        if effects:
+            self._applied(effects)
+
+    def state(self, uid: int) -> QueueState | None:
+        """Return the queue's state; None before its first message."""
+        return self._machine.queues.get(uid)
+
+    def read(self, entry: int) -> memoryview:
+        """Return the command that is entry `entry`."""
+        return memoryview(self._entries[entry])
+
+    def _sweep(self) -> None:
+        live = self._machine.live_entries()
+        self._entries = {index: self._entries[index] for index in sorted(live)}
+        self._sweep_at = 2 * len(live) + SWEEP_ENTRIES
+
+
+class AwayLog:
+    """The face of a `HomeLog` on the other nodes."""
+
+    is_leader = False
+
+    def __init__(
+        self, home: int, send: Callable[[int, tuple[object, ...]], bool], *, is_up: bool
+    ) -> None:
+        self.home = home
+        self._send = send
+        self._waiting: dict[int, Callable[[object], None]] = {}
+        self._number = 0
+        self.leader: int | None = home if is_up else None
+
+    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
+        """Have the home node apply `command`; answer `UNREACHABLE` if its link is down."""
+        self._number += 1
+        self._waiting[self._number] = done
+        if not self._send(self.home, ("apply", self._number, command)):
+            del self._waiting[self._number]
+            done(UNREACHABLE)
+
+    def answered(self, number: int, reply: object) -> None:
+        """Take the home node's reply to command `number`."""
+        done = self._waiting.pop(number, None)
+        if done is not None:
+            done(reply)
+
+    def link_changed(self, *, is_up: bool) -> None:
+        """Note that the home node's link is there or not; what was under way is lost with it."""
+        self.leader = self.home if is_up else None
+        waiting, self._waiting = self._waiting, {}
+        for done in waiting.values():
+            done(UNREACHABLE)
+
+    def state(self, uid: int) -> QueueState | None:
+        """There is no copy here."""
+        del uid
+
+    def read(self, entry: int) -> memoryview:
+        """Only the home node hands messages out, so this is not called."""
+        message = f"entry {entry} is on node {self.home}"
+        raise LookupError(message)

@@ -1,0 +1,201 @@
+"""The replicated state machine of one shard: its queues' messages.
+
+Rule: total and pure.  Any sequence of commands gives the same state, replies and effects on
+every replica; time comes from the entry's stamp alone; input that makes no sense is answered,
+never raised.  An exception here is a bug and ends the node.
+
+A command is `<I` length of the head | head (MessagePack array) | raw bytes:
+
+====================================  =====================================================
+``(ENQUEUE, uid, sizes)``             raw = the messages one behind the other; `sizes` is an
+                                      array of little-endian u32
+``(SETTLE, uid, [first, last, …])``   these messages are done with (acknowledged, dropped)
+``(MARK, uid, sequence)``             messages below `sequence` may be delivered from now on
+``(DROP, uid)``                       the queue was deleted
+====================================  =====================================================
+
+What a leader must do about it comes out as effects, collected until `take_effects`.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from typing import TYPE_CHECKING, Final
+
+import msgpack
+
+from .queue_state import QueueState, Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+VERSION: Final = 1
+
+ENQUEUE: Final = 1
+SETTLE: Final = 2
+MARK: Final = 3
+DROP: Final = 4
+
+OK: Final = "ok"
+GONE: Final = "gone"
+"""Reply: the queue was deleted; its messages are gone with it."""
+INVALID: Final = "invalid"
+
+TOMBSTONE_MS: Final = 600_000
+"""How long a dropped queue refuses what was still under way to it (see `ShardMachine.dropped`)."""
+
+_LENGTH = struct.Struct("<I")
+
+
+class Enqueued:
+    """Effect: messages `first` to `first + count - 1` are in the queue."""
+
+    __slots__ = ("count", "first", "uid")
+
+    def __init__(self, uid: int, first: int, count: int) -> None:
+        self.uid, self.first, self.count = uid, first, count
+
+
+class Settled:
+    """Effect: the messages of `ranges` lived until now, and are gone."""
+
+    __slots__ = ("ranges", "uid")
+
+    def __init__(self, uid: int, ranges: list[Range]) -> None:
+        self.uid, self.ranges = uid, ranges
+
+
+class Marked:
+    """Effect: messages below `sequence` may be delivered."""
+
+    __slots__ = ("sequence", "uid")
+
+    def __init__(self, uid: int, sequence: int) -> None:
+        self.uid, self.sequence = uid, sequence
+
+
+Effect = Enqueued | Settled | Marked
+
+
+def enqueue(uid: int, records: Sequence[bytes]) -> bytes:
+    """Return the command that appends `records` to queue `uid`."""
+    sizes = array("I", map(len, records))
+    if sys.byteorder == "big":
+        sizes.byteswap()
+    head = msgpack.packb((ENQUEUE, uid, sizes.tobytes()))
+    return b"".join((_LENGTH.pack(len(head)), head, *records))
+
+
+def settle(uid: int, ranges: Iterable[Range]) -> bytes:
+    """Return the command that ends the messages of `ranges`."""
+    return _headed((SETTLE, uid, [bound for pair in ranges for bound in pair]))
+
+
+def mark(uid: int, sequence: int) -> bytes:
+    """Return the command that permits deliveries below `sequence`."""
+    return _headed((MARK, uid, sequence))
+
+
+def drop(uid: int) -> bytes:
+    """Return the command that removes queue `uid` with its messages."""
+    return _headed((DROP, uid))
+
+
+def _headed(head: tuple[object, ...]) -> bytes:
+    packed = msgpack.packb(head)
+    return _LENGTH.pack(len(packed)) + packed
+
+
+class ShardMachine:
+    """The queues of one shard.  A queue comes to be by its first message."""
+
+    def __init__(self) -> None:
+        self.queues: dict[int, QueueState] = {}
+        self.dropped: dict[int, int] = {}
+        """Deleted queues with the time (ms), so that a late message does not bring one back.
+        Kept for `TOMBSTONE_MS`; what comes later still is swept up by the shard's leader."""
+        self._effects: list[Effect] = []
+
+    def apply(self, index: int, stamp_ms: int, command: bytes, offset: int) -> object:
+        """Apply one command of log entry `index`, found at byte `offset` of that entry."""
+        (length,) = _LENGTH.unpack_from(command)
+        head = msgpack.unpackb(memoryview(command)[4 : 4 + length], use_list=False)
+        operation, uid = head[0], head[1]
+        if operation == ENQUEUE:
+            if uid in self.dropped:
+                return GONE
+            queue = self.queues.get(uid)
+            if queue is None:
+                queue = self.queues[uid] = QueueState(uid)
+            sizes = array("I")
+            sizes.frombytes(head[2])
+            if sys.byteorder == "big":
+                sizes.byteswap()
+            first = queue.append(index, offset + 4 + length, sizes)
+            self._effects.append(Enqueued(uid, first, len(sizes)))
+            return OK
+        if operation == SETTLE:
+            queue = self.queues.get(uid)
+            if queue is None:
+                return GONE
+            bounds = head[2]
+            killed = queue.settle(zip(bounds[::2], bounds[1::2], strict=True))
+            if killed:
+                self._effects.append(Settled(uid, killed))
+            return OK
+        if operation == MARK:
+            if uid in self.dropped:
+                return GONE
+            queue = self.queues.get(uid)
+            if queue is None:
+                queue = self.queues[uid] = QueueState(uid)
+            queue.mark = max(queue.mark, head[2])
+            self._effects.append(Marked(uid, queue.mark))
+            return OK
+        if operation == DROP:
+            queue = self.queues.pop(uid, None)
+            for old in [u for u, at in self.dropped.items() if at < stamp_ms - TOMBSTONE_MS]:
+                del self.dropped[old]
+            self.dropped[uid] = stamp_ms
+            return OK if queue is None else queue.live
+        return INVALID
+
+    def take_effects(self) -> list[Effect]:
+        """Return the effects since the last call, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def live_entries(self) -> set[int]:
+        """Return the indexes of the log entries that hold a live message of any queue."""
+        entries: set[int] = set()
+        for queue in self.queues.values():
+            entries |= queue.live_entries()
+        return entries
+
+    def snapshot(self) -> bytes:
+        """Return the whole state; equal states give equal bytes."""
+        return bytes(
+            msgpack.packb(
+                [
+                    VERSION,
+                    sorted(self.dropped.items()),
+                    [self.queues[uid].to_wire() for uid in sorted(self.queues)],
+                ]
+            )
+        )
+
+    def restore(self, state: bytes) -> None:
+        """Take over what `snapshot` returned.
+
+        Raises:
+            ValueError: the state has a version that this program does not know.
+        """
+        version, dropped, queues = msgpack.unpackb(state, use_list=False, max_buffer_size=0)
+        if version != VERSION:
+            message = f"shard snapshot has version {version}, this program reads {VERSION}"
+            raise ValueError(message)
+        self.dropped = dict(dropped)
+        self.queues = {wire[0]: QueueState.from_wire(wire) for wire in queues}
+        self._effects = []

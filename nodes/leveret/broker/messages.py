@@ -1,0 +1,389 @@
+"""What connections, exchanges and queues tell each other.
+
+Messages cross a mailbox in batches: a `PublishRun` carries all consecutive publishes of one
+channel with the same route, a `Deliver` all messages that one consumer gets in one turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from leveret.actors import ActorStopped, Ref, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .machine import Effect
+
+M = TypeVar("M")
+
+
+class PublishRun:
+    """Consecutive messages of one channel with one exchange and routing key.
+
+    It travels connection → exchange → queues, and comes home to the connection when every
+    queue has it (or when nothing was bound to take it).
+    """
+
+    __slots__ = (
+        "channel",
+        "connection",
+        "epoch",
+        "exchange",
+        "first_confirm",
+        "mandatory",
+        "records",
+        "refused",
+        "routing_key",
+        "size_bytes",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        *,
+        connection: Ref[ConnectionMessage],
+        channel: int,
+        epoch: int,
+        exchange: str,
+        routing_key: str,
+        mandatory: bool,
+        first_confirm: int,
+    ) -> None:
+        self.connection = connection
+        self.channel = channel
+        self.epoch = epoch
+        """Which opening of the channel number this belongs to."""
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.mandatory = mandatory
+        self.first_confirm = first_confirm
+        """The first message's confirm number; 0 without confirms."""
+        self.records: list[bytes] = []
+        """The messages in their stored form."""
+        self.size_bytes = 0
+        self.waiting = 0
+        """Queues that have not answered yet."""
+        self.refused = False
+        """A queue could not take it: the publisher gets a nack."""
+
+    def split(self) -> list[PublishRun]:
+        """Return a run of its own for each message."""
+        runs = []
+        for position, record in enumerate(self.records):
+            run = PublishRun(
+                connection=self.connection,
+                channel=self.channel,
+                epoch=self.epoch,
+                exchange=self.exchange,
+                routing_key=self.routing_key,
+                mandatory=self.mandatory,
+                first_confirm=self.first_confirm and self.first_confirm + position,
+            )
+            run.records.append(record)
+            run.size_bytes = len(record)
+            runs.append(run)
+        return runs
+
+    def answer(self, *, refused: bool = False) -> None:
+        """Note one queue's answer; the last one sends the run home."""
+        self.refused |= refused
+        self.waiting -= 1
+        if self.waiting <= 0:
+            tell(self.connection, self)
+
+
+class Returned:
+    """To the connection: nothing was bound to take these mandatory messages."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: PublishRun) -> None:
+        self.run = run
+
+
+class LocalConsumer:
+    """A consumer on its channel's node; the channel owns it, the queue's actor refers to it."""
+
+    __slots__ = (
+        "channel",
+        "connection",
+        "exclusive",
+        "no_ack",
+        "number",
+        "prefetch",
+        "priority",
+        "tag",
+        "takes_turns",
+    )
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        connection: Ref[ConnectionMessage],
+        channel: int,
+        tag: str | None,
+        no_ack: bool,
+        exclusive: bool,
+        prefetch: int,
+        priority: int,
+    ) -> None:
+        self.number = number
+        """Unique on this node until it restarts."""
+        self.connection = connection
+        self.channel = channel
+        self.tag = tag
+        """None: not a consumer but the holder of what basic.get took."""
+        self.takes_turns = tag is not None
+        """False once it is cancelled: it only holds what is not acknowledged yet."""
+        self.no_ack = no_ack
+        self.exclusive = exclusive
+        self.prefetch = prefetch
+        self.priority = priority
+
+
+class Deliver:
+    """To the connection: messages for one of its consumers."""
+
+    __slots__ = ("consumer", "records", "redelivered", "sequences", "uid")
+
+    def __init__(
+        self,
+        uid: int,
+        consumer: LocalConsumer,
+        sequences: Sequence[int],
+        redelivered: Sequence[bool],
+        records: Sequence[bytes | memoryview],
+    ) -> None:
+        self.uid = uid
+        self.consumer = consumer
+        self.sequences = sequences
+        self.redelivered = redelivered
+        self.records = records
+
+
+class LeaderChanged:
+    """To the connection: attach this consumer again, with what its channel holds."""
+
+    __slots__ = ("consumer", "uid")
+
+    def __init__(self, uid: int, consumer: LocalConsumer) -> None:
+        self.uid = uid
+        self.consumer = consumer
+
+
+class ConsumerCancelled:
+    """To the connection: the queue of this consumer is gone."""
+
+    __slots__ = ("consumer", "uid")
+
+    def __init__(self, uid: int, consumer: LocalConsumer) -> None:
+        self.uid = uid
+        self.consumer = consumer
+
+
+class QueueGone(Exception):
+    """The queue was deleted while the request was under way."""
+
+
+class ExclusiveUse(Exception):
+    """A consumer has, or wants, the queue for itself and there is another."""
+
+
+class Attach(Request[None]):
+    """Register a consumer; asked when new, told again after a change of leader.
+
+    Raises (through the answer):
+        ExclusiveUse, QueueGone
+    """
+
+    def __init__(self, consumer: LocalConsumer, held: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.consumer = consumer
+        self.held = held
+        """Sequence numbers that the channel holds from before."""
+
+
+class Cancel(Request[None]):
+    """Take a consumer out; the answer comes behind its last delivery."""
+
+    def __init__(self, consumer: LocalConsumer) -> None:
+        super().__init__()
+        self.consumer = consumer
+
+
+class Detach:
+    """The consumer's channel is gone: what it holds is ready again."""
+
+    __slots__ = ("consumer",)
+
+    def __init__(self, consumer: LocalConsumer) -> None:
+        self.consumer = consumer
+
+
+class Settle:
+    """These messages are done with: acknowledged or dropped."""
+
+    __slots__ = ("sequences",)
+
+    def __init__(self, sequences: Sequence[int]) -> None:
+        self.sequences = sequences
+
+
+class GiveBack:
+    """These messages return to their places; `delivered` is False if the client never saw them."""
+
+    __slots__ = ("consumer", "delivered", "sequences")
+
+    def __init__(
+        self, consumer: LocalConsumer, sequences: Sequence[int], *, delivered: bool
+    ) -> None:
+        self.consumer = consumer
+        self.sequences = sequences
+        self.delivered = delivered
+
+
+class Written:
+    """This many messages of the consumer's left for its socket."""
+
+    __slots__ = ("consumer", "count")
+
+    def __init__(self, consumer: LocalConsumer, count: int) -> None:
+        self.consumer = consumer
+        self.count = count
+
+
+class Pause:
+    """The consumer's channel is at its own limit, or has room again."""
+
+    __slots__ = ("consumer", "paused")
+
+    def __init__(self, consumer: LocalConsumer, *, paused: bool) -> None:
+        self.consumer = consumer
+        self.paused = paused
+
+
+class Got:
+    """The answer to `Get` with a message."""
+
+    __slots__ = ("ready", "record", "redelivered", "sequence")
+
+    def __init__(
+        self, sequence: int, record: bytes | memoryview, *, redelivered: bool, ready: int
+    ) -> None:
+        self.sequence = sequence
+        self.record = record
+        self.redelivered = redelivered
+        self.ready = ready
+        """Ready messages that are left."""
+
+
+class Get(Request["Got | None"]):
+    """Take one message, for `holder` unless `holder.no_ack`."""
+
+    def __init__(self, holder: LocalConsumer) -> None:
+        super().__init__()
+        self.consumer = holder
+
+
+class QueueCounts:
+    """How full a queue is: what queue.declare-ok and delete-ok report."""
+
+    __slots__ = ("consumers", "ready", "unacked")
+
+    def __init__(self, ready: int, unacked: int, consumers: int) -> None:
+        self.ready = ready
+        self.unacked = unacked
+        self.consumers = consumers
+
+
+class Count(Request[QueueCounts]):
+    """Ask how full the queue is."""
+
+
+class Purge(Request[int]):
+    """Remove all ready messages; the answer is how many there were."""
+
+
+class RoleChanged:
+    """To the queue: its shard's leader changed, or became known."""
+
+
+class Applied:
+    """To the queue: its shard applied these effects, all of this queue."""
+
+    __slots__ = ("effects",)
+
+    def __init__(self, effects: list[Effect]) -> None:
+        self.effects = effects
+
+
+class PeerMessage:
+    """To the queue: another node's actor of the same queue says `body`."""
+
+    __slots__ = ("body", "node")
+
+    def __init__(self, node: int, body: tuple[object, ...]) -> None:
+        self.node = node
+        self.body = body
+
+
+class PeerUp:
+    """To the queue: the link to a node is there (again)."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+
+
+class PeerDown:
+    """To the queue: the link to a node broke; nothing of it comes any more."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+
+
+class Deleted:
+    """To the queue: it was deleted from the catalog."""
+
+
+class Rebound:
+    """To the exchange: its bindings, or those of one behind it, changed."""
+
+
+QueueMessage = (
+    PublishRun
+    | Attach
+    | Cancel
+    | Detach
+    | Settle
+    | GiveBack
+    | Written
+    | Pause
+    | Get
+    | Count
+    | Purge
+    | RoleChanged
+    | Applied
+    | PeerMessage
+    | PeerUp
+    | PeerDown
+    | Deleted
+)
+ExchangeMessage = PublishRun | Rebound
+ConnectionMessage = object
+"""A connection takes runs that come home, `Returned`, `Deliver`, `LeaderChanged`,
+`ConsumerCancelled`, and what its own edges tell it (see `connection`)."""
+
+
+def tell(ref: Ref[M], message: M) -> bool:
+    """Tell an actor that may be gone; False if it is, and then nobody needs the message."""
+    try:
+        ref.tell(message)
+    except ActorStopped:
+        return False
+    return True

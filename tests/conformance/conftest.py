@@ -1,0 +1,162 @@
+"""A broker for foreign clients: one that runs already, or a Leveret node of our own.
+
+`LEVERET_TEST_URL` names the running one, several nodes with commas between their URLs.
+The tests are about RabbitMQ's behaviour, so they pass against RabbitMQ 3.10 too; that is how they
+were written.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pika
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+
+from tests.support import nodes
+from tests.support.wire import CLIENT_PROPERTIES, Wire
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where the broker under test listens, and who may log in."""
+
+    urls: list[str]
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    @property
+    def _parts(self) -> urllib.parse.SplitResult:
+        return urllib.parse.urlsplit(self.url)
+
+    @property
+    def host(self) -> str:
+        return self._parts.hostname or "localhost"
+
+    @property
+    def port(self) -> int:
+        return self._parts.port or 5672
+
+    @property
+    def user(self) -> str:
+        return urllib.parse.unquote(self._parts.username or "guest")
+
+    @property
+    def password(self) -> str:
+        return urllib.parse.unquote(self._parts.password or "guest")
+
+    @property
+    def vhost(self) -> str:
+        return urllib.parse.unquote(self._parts.path[1:]) or "/"
+
+    def connect(self, **changes: object) -> pika.BlockingConnection:
+        """Open a pika connection; `changes` are attributes of its `URLParameters`."""
+        parameters = pika.URLParameters(self.url)
+        for name, value in changes.items():
+            setattr(parameters, name, value)
+        return pika.BlockingConnection(parameters)
+
+    def wire(self, *, timeout_s: float = 15.0) -> Wire:
+        """Open a bare socket to the broker, without a handshake."""
+        return Wire(self.host, self.port, timeout_s=timeout_s)
+
+    def open_wire(
+        self,
+        *,
+        channel_max: int | None = None,
+        frame_max: int | None = None,
+        heartbeat: int = 0,
+        properties: bytes = CLIENT_PROPERTIES,
+    ) -> Wire:
+        """Open a bare connection behind its handshake, with channel 1 open."""
+        wire = self.wire()
+        wire.connect(
+            self.user,
+            self.password,
+            self.vhost,
+            channel_max=channel_max,
+            frame_max=frame_max,
+            heartbeat=heartbeat,
+            properties=properties,
+        )
+        wire.open_channel()
+        return wire
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    running = os.environ.get("LEVERET_TEST_URL")
+    if running:
+        yield Broker([url.strip() for url in running.split(",")])
+        return
+    process = nodes.node(tmp_path_factory.mktemp("node"))
+    process.start()
+    try:
+        yield Broker(process.urls)
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+def connect(broker: Broker) -> Iterator[Callable[..., pika.BlockingConnection]]:
+    """Opens pika connections that are closed at the end of the test."""
+    opened: list[pika.BlockingConnection] = []
+
+    def open_connection(**changes: object) -> pika.BlockingConnection:
+        connection = broker.connect(**changes)
+        opened.append(connection)
+        return connection
+
+    yield open_connection
+    for connection in opened:
+        if connection.is_open:
+            connection.close()
+
+
+@pytest.fixture
+def connection(connect: Callable[..., pika.BlockingConnection]) -> pika.BlockingConnection:
+    return connect()
+
+
+@pytest.fixture
+def channel(connection: pika.BlockingConnection) -> BlockingChannel:
+    return connection.channel()
+
+
+@pytest.fixture
+def name(broker: Broker) -> Iterator[Callable[[], str]]:
+    """Makes names that nobody used; what is called so is deleted at the end of the test."""
+    given: list[str] = []
+
+    def make() -> str:
+        given.append(f"t-{uuid.uuid4().hex[:12]}")
+        return given[-1]
+
+    yield make
+    if given:
+        connection = broker.connect()
+        channel = connection.channel()
+        for one in given:
+            channel.queue_delete(one)
+            channel.exchange_delete(one)
+        connection.close()
+
+
+@pytest.fixture(params=[True, False], ids=["durable", "transient"])
+def durable(request: pytest.FixtureRequest) -> bool:
+    """Whether the queue under test is durable: a broker keeps the two kinds in different ways."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def queue(channel: BlockingChannel, name: Callable[[], str], durable: bool) -> str:
+    """The name of an empty queue, once durable and once not."""
+    made = name()
+    channel.queue_declare(made, durable=durable)
+    return made

@@ -1,0 +1,153 @@
+"""Starts, kills and restarts Leveret nodes as processes of their own, as a user runs them.
+
+It is the one place that knows the command line of a node, and it knows nothing of pytest.
+Nothing is assumed about when a process is ready: it is when it answers an AMQP handshake.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+START_WITHIN_S = 20.0
+"""How long a node may take from its start to its first AMQP answer, on a loaded machine."""
+STOP_WITHIN_S = 10.0
+"""How long a node may take to end after SIGTERM before it is killed and the test fails."""
+_POLL_S = 0.02
+_HEADER = b"AMQP\x00\x00\x09\x01"
+
+
+class NodeFailed(Exception):
+    """A node process ended or did not answer; the text ends with what it logged."""
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def free_ports(count: int) -> int:
+    """Return the first of `count` ports in a row that nobody listened on a moment ago."""
+    for _ in range(100):
+        base = free_port()
+        held: list[socket.socket] = []
+        try:
+            held.extend(socket.create_server(("127.0.0.1", base + i)) for i in range(count))
+        except (OSError, OverflowError):
+            continue
+        finally:
+            for listener in held:
+                listener.close()
+        return base
+    raise NodeFailed(f"no {count} free ports in a row")
+
+
+def answers_amqp(port: int, *, host: str = "127.0.0.1") -> bool:
+    """Say whether the port answers a protocol header with the first octets of a frame."""
+    try:
+        with socket.create_connection((host, port), timeout=2) as probe:
+            probe.sendall(_HEADER)
+            return probe.recv(1) == b"\x01"
+    except OSError:
+        return False
+
+
+class LeveretProcess:
+    """One `leveret` process and the AMQP ports that it is to open.
+
+    Its output goes to `log`, which grows over restarts.
+    """
+
+    def __init__(self, arguments: Sequence[str], ports: Sequence[int], log: Path) -> None:
+        self.arguments = [sys.executable, "-m", "leveret.cli.main", *arguments]
+        self.ports = list(ports)
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the process and wait until every port answers AMQP.
+
+        Raises:
+            NodeFailed: it ended by itself, or a port was silent for `START_WITHIN_S`.
+        """
+        assert self._process is None
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + START_WITHIN_S
+        for port in self.ports:
+            while not answers_amqp(port):
+                if self._process.poll() is not None:
+                    code = self._process.returncode
+                    self._process = None
+                    raise NodeFailed(f"ended with code {code}\n{self._tail()}")
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise NodeFailed(f"port {port} is silent\n{self._tail()}")
+                time.sleep(_POLL_S)
+
+    def _tail(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def kill(self) -> None:
+        """End the process by SIGKILL; no-op when it does not run."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> int:
+        """End the process by SIGTERM and return its exit code; 0 when it does not run.
+
+        Raises:
+            NodeFailed: it did not end within `STOP_WITHIN_S`; it is killed then.
+        """
+        if self._process is None:
+            return 0
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            code = self._process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise NodeFailed(f"did not end on SIGTERM\n{self._tail()}") from None
+        self._process = None
+        return code
+
+    def restart(self) -> None:
+        """Kill the process and start it again on the same data and ports."""
+        self.kill()
+        self.start()
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"amqp://guest:guest@127.0.0.1:{port}/" for port in self.ports]
+
+
+def node(folder: Path) -> LeveretProcess:
+    """Return a single node, not yet started, that keeps its data below `folder`."""
+    port = free_port()
+    arguments = ["node", "--data-dir", str(folder / "data"), "--listen", f"127.0.0.1:{port}"]
+    return LeveretProcess([*arguments, "--log-level", "warning"], [port], folder / "node.log")
+
+
+def local_cluster(folder: Path, *, nodes: int = 3) -> LeveretProcess:
+    """Return the process that runs a whole cluster of `nodes` nodes, not yet started."""
+    base = free_ports(nodes)
+    arguments = ["cluster", "--nodes", str(nodes), "--base-port", str(base)]
+    ports = range(base, base + nodes)
+    return LeveretProcess(
+        [*arguments, "--data-dir", str(folder / "data")], ports, folder / "cluster.log"
+    )
