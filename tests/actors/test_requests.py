@@ -56,7 +56,8 @@ async def test_an_ask_gives_up_at_its_deadline(autojump_clock: MockClock) -> Non
 
 async def asked(ref: Ref[Double], number: int, answers: dict[int, object]) -> None:
     try:
-        answers[number] = await ref.ask(Double(number), within_s=60)
+        doubled: int = await ref.ask(Double(number), within_s=60)
+        answers[number] = doubled
     except ActorStopped as error:
         answers[number] = str(error)
 

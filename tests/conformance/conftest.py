@@ -160,3 +160,7 @@ def queue(channel: BlockingChannel, name: Callable[[], str], durable: bool) -> s
     made = name()
     channel.queue_declare(made, durable=durable)
     return made
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: waits for one of the broker's own deadlines, > 2 s")

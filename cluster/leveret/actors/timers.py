@@ -77,8 +77,8 @@ class Timers:
     def after(self, delay_s: float, ref: Ref[M], message: M) -> Timer:
         """Tell `message` to `ref` in `delay_s` seconds, up to 10 ms later, never earlier.
 
-        Telling an actor that has stopped by then is no error; a full mailbox is tried again with
-        each slot.
+        Telling an actor that has stopped by then is no error; a full mailbox is tried again
+        within 20 ms, for as long as it is full.
         """
         assert delay_s >= 0
         timer = Timer(self, cast("Ref[object]", ref), message)
@@ -127,7 +127,8 @@ class Timers:
                 self._empty -= 1
             unheard += [timer for timer in timers if not timer.fire()]
         for timer in unheard:
-            self._put(timer, math.floor(now_s / SLOT_S) + 1)
+            # Two slots on: one on may be this very instant again, by the same rounding.
+            self._put(timer, math.floor(now_s / SLOT_S) + 2)
 
     def _drop_empty_slots(self) -> None:
         self._slots = {slot: timers for slot, timers in self._slots.items() if timers}

@@ -73,9 +73,15 @@ class Catalog:
             # The group may answer before it tells that the batch was applied. Who submitted must
             # find routers and caches up to date, so the news goes out first.
             self._tell_listeners()
-            done(cast(Done[E] | Refusal, reply))
+            done(cast("Done[E] | Refusal", reply))
 
-        self._group.submit(encode(command), answer)
+        try:
+            encoded = encode(command)
+        except UnicodeEncodeError:
+            # A name whose bytes are not UTF-8 (clients may send any) has no MessagePack form.
+            done(Refusal("malformed", "command", "a name is not UTF-8"))
+            return
+        self._group.submit(encoded, answer)
 
     async def change(self, command: Command[E], within_s: float) -> Done[E]:
         """Carry out `command` and return the answer; edges only, a checkpoint.

@@ -47,6 +47,7 @@ class Command(
     gc=False,
     array_like=True,
     forbid_unknown_fields=True,
+    tag_field="op",  # not on the wire; the default name is a field of DeclareExchange
 ):
     """A change of the catalog whose answer is about an entity of type `E_co`."""
 
@@ -64,6 +65,8 @@ class Bootstrap(Command[Cluster], frozen=True, gc=False, tag=1):
 
 
 class AddVirtualHost(Command[VirtualHost], frozen=True, gc=False, tag=2):
+    """Create a virtual host with the predeclared exchanges."""
+
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
@@ -88,6 +91,8 @@ class DeleteUser(Command[User], frozen=True, gc=False, tag=5):
 
 
 class SetPermission(Command[Permission], frozen=True, gc=False, tag=6):
+    """Create or replace what the user may do in the virtual host."""
+
     user: Name
     vhost: Name
     configure: Pattern
@@ -96,6 +101,8 @@ class SetPermission(Command[Permission], frozen=True, gc=False, tag=6):
 
 
 class ClearPermission(Command[Permission], frozen=True, gc=False, tag=7):
+    """Take from the user every right in the virtual host."""
+
     user: Name
     vhost: Name
 
@@ -121,6 +128,8 @@ class DeleteExchange(Command[Exchange], frozen=True, gc=False, tag=9):
 
 
 class Bind(Command[Binding], frozen=True, gc=False, tag=10):
+    """Create the binding; its fields are as in `Binding`."""
+
     vhost: Name
     source: Name
     kind: DestinationKind
@@ -130,6 +139,8 @@ class Bind(Command[Binding], frozen=True, gc=False, tag=10):
 
 
 class Unbind(Command[Binding], frozen=True, gc=False, tag=11):
+    """Delete the binding, and an auto-delete source that has none left."""
+
     vhost: Name
     source: Name
     kind: DestinationKind
@@ -229,6 +240,8 @@ Reply = Done[Entity] | Refusal
 
 
 class Created(msgspec.Struct, frozen=True, gc=False):
+    """`entity` is new."""
+
     entity: Entity
 
 
@@ -239,6 +252,8 @@ class Changed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deleted(msgspec.Struct, frozen=True, gc=False):
+    """`entity` is gone."""
+
     entity: Entity
 
 

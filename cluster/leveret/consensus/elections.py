@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from random import Random
 
-from leveret.consensus.machine import NodeId
+from leveret.transport import NodeId
 
 NEVER_S = float("-inf")
 

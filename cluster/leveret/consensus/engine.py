@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from leveret.consensus.machine import NodeId
 from leveret.consensus.messages import Message
+from leveret.transport import NodeId
 
 
 class Role(Enum):
@@ -52,7 +52,6 @@ class Log(Protocol):
         self, start: int, stop: int, *, bytes_max: int
     ) -> Sequence[tuple[bytes, int, int]]: ...
     def trim(self, index: int) -> None: ...
-    def reset(self, entries: Sequence[tuple[bytes, int, int]]) -> None: ...
 
 
 class Durability(Protocol):

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from leveret.consensus.errors import BadEntry
-from leveret.consensus.machine import NodeId
+from leveret.transport import NodeId
 
 NO_OP = b"\x01"
 """What PySyncObj appends at the start of a term, and as entry 1 of every log."""
@@ -38,7 +38,6 @@ _BATCH = struct.Struct("<HQQII")
 BATCHES_MAX = 0xFFFF
 BATCH_HEAD_SIZE = _BATCH.size
 COMMAND_HEAD_SIZE = _LENGTH.size
-COMMANDS_BYTES_MAX = 512 * 1024 * 1024  # of one batch; far below the format's 4 GiB
 
 
 class Batch(NamedTuple):
@@ -46,19 +45,24 @@ class Batch(NamedTuple):
 
     boot: grows with every start of the submitter's process.
     sequence: contiguous from 1 within a boot.
-    body: `count` commands, each a length and its bytes.
+    body: `commands` commands, each a length and its bytes.
     """
 
     node: NodeId
     boot: int
     sequence: int
-    count: int
+    commands: int
     body: bytes
 
 
 def seal(payload: bytes) -> bytes:
     """Wrap a payload as the command that PySyncObj takes."""
     return b"".join((_HEAD, _LENGTH.pack(len(payload)), payload, _PICKLE_TAIL))
+
+
+def unseal(command: bytes) -> memoryview:
+    """Return the payload of a sealed command, without a copy."""
+    return memoryview(command)[_HEAD_SIZE : len(command) - len(_PICKLE_TAIL)]
 
 
 def is_entry(command: bytes) -> bool:
@@ -86,8 +90,8 @@ def encode_entry(stamp_ms: int, batches: Sequence[Batch]) -> bytes:
     """Join batches to the payload of one entry."""
     parts = [_ENTRY.pack(VERSION, stamp_ms, len(batches))]
     for batch in batches:
-        node, boot, sequence, count, body = batch
-        parts.append(_BATCH.pack(node, boot, sequence, count, len(body)))
+        node, boot, sequence, commands, body = batch
+        parts.append(_BATCH.pack(node, boot, sequence, commands, len(body)))
         parts.append(body)
     return b"".join(parts)
 
@@ -134,7 +138,7 @@ def split_commands(batch: Batch) -> Iterator[tuple[bytes, int]]:
     """
     body = batch.body
     offset = 0
-    for _ in range(batch.count):
+    for _ in range(batch.commands):
         start = offset + _LENGTH.size
         if start > len(body):
             raise BadEntry("a batch ends within a length")
@@ -144,7 +148,3 @@ def split_commands(batch: Batch) -> Iterator[tuple[bytes, int]]:
         yield body[start:offset], start
     if offset != len(body):
         raise BadEntry("bytes after the last command")
-
-
-PAYLOAD_OFFSET = _HEAD_SIZE
-"""Where the payload begins in a stored command."""

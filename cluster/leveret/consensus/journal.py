@@ -21,11 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pysyncobj.journal import Journal  # type: ignore[import-untyped]
-
 from leveret.consensus.engine import Log, SnapshotMark
-from leveret.consensus.entries import NO_OP
 from leveret.consensus.errors import BadSnapshot, SafetyViolation
+from pysyncobj.journal import Journal  # type: ignore[import-untyped]
 
 SLICE_BYTES_MAX = 1024 * 1024
 
@@ -33,30 +31,30 @@ CoreEntry = tuple[bytes, int, int]
 """Command, index, term: PySyncObj's order."""
 
 
-def align(log: Log, snapshot: SnapshotMark | None) -> None:
+def check_continues(log: Log, snapshot: SnapshotMark | None) -> None:
     """Make sure that the log continues the snapshot, before a core sees either (hole H2).
 
-    A log that ends below the snapshot is replaced by the two entries around its end: the
-    snapshot holds nothing but committed entries, so nothing else is lost by that.
+    A snapshot is saved only once the log is durable up to it and the log is trimmed below it, so
+    a log that does not fit has lost acknowledged entries. Such a member must not vote on.
 
     Raises:
-        BadSnapshot: the log begins after the snapshot, or differs at its last entry.
+        BadSnapshot: the log begins after the snapshot, ends before it, or differs at its end.
     """
     if snapshot is None:
         if log.last_index and log.first_index > 1:
             raise BadSnapshot(f"the log begins at {log.first_index} and there is no snapshot")
         return
     index = snapshot.index
-    if log.last_index < index:
-        log.reset([(NO_OP, index - 1, snapshot.previous_term), (NO_OP, index, snapshot.term)])
-    elif log.first_index > index - 1:
-        raise BadSnapshot(f"the log begins at {log.first_index}, the snapshot ends at {index}")
-    elif log.term_at(index) != snapshot.term:
+    if not log.first_index < index <= log.last_index:
+        raise BadSnapshot(
+            f"the log has entries {log.first_index} to {log.last_index}, the snapshot ends at {index}"
+        )
+    if (log.term_at(index - 1), log.term_at(index)) != (snapshot.previous_term, snapshot.term):
         raise BadSnapshot(f"entry {index} is not the one that the snapshot was taken at")
 
 
 class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
-    """`pysyncobj.journal.Journal` over a `Log` that was aligned with its snapshot."""
+    """`pysyncobj.journal.Journal` over a `Log` that continues its snapshot."""
 
     def __init__(self, log: Log, snapshot: SnapshotMark | None) -> None:
         self._log = log
@@ -102,7 +100,10 @@ class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
         self._log.append(command, idx, term)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803
-        self._log.truncate_from(self._first() + entryFrom)
+        index = self._first() + entryFrom
+        if index <= self._log.commit_index:
+            raise SafetyViolation(f"the core wanted to drop committed entry {index}")
+        self._log.truncate_from(index)
 
     def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803
         raise SafetyViolation(f"the core wanted to compact its journal up to {entryTo}")

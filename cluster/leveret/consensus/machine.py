@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NewType, Protocol
-
-NodeId = NewType("NodeId", int)
-"""A member of the cluster, from 1."""
+from typing import Protocol
 
 
 class Machine(Protocol):
@@ -21,7 +18,7 @@ class Machine(Protocol):
 
         index: of the log entry that holds the command.
         stamp_ms: the leader's wall clock, never less than an earlier entry's.
-        offset: where the command begins in `Group.command_at(index)`, in bytes.
+        offset: where the command begins in `Group.entry(index)`, in bytes.
         """
         ...
 

@@ -93,7 +93,7 @@ class Submit(NamedTuple):
 
     boot: int
     sequence: int
-    count: int
+    commands: int
     body: bytes
 
 
@@ -180,25 +180,30 @@ def _entries(value: object) -> tuple[tuple[int, bytes], ...]:
 
 
 def _append(fields: tuple[object, ...]) -> Append:
-    message = Append(*map(_number, fields[:6]), _entries(fields[6]))
-    if message.entries:
-        oldest, newest = message.entries[0][0], message.entries[-1][0]
-        if oldest < message.previous_term or newest > message.term:
-            raise BadMessage("entries of an impossible term")
-    if message.previous_index < 1 or message.previous_term > message.term:
+    term, sequence, previous_index, previous_term, commit_index, safe_index = map(
+        _number, fields[:6]
+    )
+    entries = _entries(fields[6])
+    if previous_index < 1 or previous_term > term:
         raise BadMessage("impossible previous entry")
-    return message
+    if entries and (entries[0][0] < previous_term or entries[-1][0] > term):
+        raise BadMessage("entries of an impossible term")
+    return Append(
+        term, sequence, previous_index, previous_term, commit_index, safe_index, entries
+    )
 
 
 def _reply(fields: tuple[object, ...]) -> Reply:
-    message = Reply(*map(_number, fields[:3]), _flag(fields[3]), _flag(fields[4]))
-    if message.next_index < 1 or (message.is_success and message.is_reset):
+    term, sequence, next_index = map(_number, fields[:3])
+    is_success, is_reset = map(_flag, fields[3:])
+    if next_index < 1 or (is_success and is_reset):
         raise BadMessage("impossible reply")
-    return message
+    return Reply(term, sequence, next_index, is_success, is_reset)
 
 
 def _vote_request(fields: tuple[object, ...]) -> VoteRequest:
-    return VoteRequest(*map(_number, fields[:3]), _flag(fields[3]))
+    term, last_index, last_term = map(_number, fields[:3])
+    return VoteRequest(term, last_index, last_term, _flag(fields[3]))
 
 
 def _pre_vote(fields: tuple[object, ...]) -> PreVote:
@@ -206,7 +211,8 @@ def _pre_vote(fields: tuple[object, ...]) -> PreVote:
 
 
 def _submit(fields: tuple[object, ...]) -> Submit:
-    return Submit(*map(_number, fields[:3]), _bytes(fields[3]))
+    boot, sequence, commands = map(_number, fields[:3])
+    return Submit(boot, sequence, commands, _bytes(fields[3]))
 
 
 _PARSERS: dict[int, tuple[int, Callable[[tuple[object, ...]], Message]]] = {

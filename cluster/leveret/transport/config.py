@@ -25,7 +25,7 @@ class TransportConfig:
     """A stranger's frame above it is refused unread, so that nobody fills memory before login."""
 
     handshake_timeout_s: float = 5.0
-    """Connecting and the exchange of hellos together; after it the connection is closed."""
+    """For connecting, and again for TLS and the hellos; after it the connection is closed."""
 
     handshakes_max: int = 64
     """Strangers at once; further connections are closed at accept. A real peer dials again."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, cast
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # it has neither stubs nor py.typed
 import msgspec
 
 from .errors import EnvelopeError
@@ -38,9 +38,7 @@ bytes an entry before one has come, so the frame's own size is a bound too."""
 _encoder = msgspec.msgpack.Encoder()
 
 
-def append_frame(
-    out: bytearray, channel: str, payload: object, *, frame_max_bytes: int
-) -> None:
+def append_frame(out: bytearray, channel: str, payload: object, *, frame_max_bytes: int) -> None:
     """Append the frame of one message to `out`; on an error `out` is as it was.
 
     Raises:
@@ -81,7 +79,7 @@ def decode_body(body: bytes | bytearray | memoryview) -> Message:
         EnvelopeError: not one MessagePack array of a string and a value, within the limits.
     """
     size = len(body)
-    items_max = size if size < ITEMS_MAX else ITEMS_MAX
+    items_max = min(ITEMS_MAX, size)
     try:
         message = msgpack.unpackb(
             body,
@@ -95,7 +93,9 @@ def decode_body(body: bytes | bytearray | memoryview) -> Message:
         )
     # MemoryError: deep nests of large headers; the reserved arrays are gone by now.
     except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise EnvelopeError(f"a frame is not MessagePack: {error or type(error).__name__}") from error
+        raise EnvelopeError(
+            f"a frame is not MessagePack: {error or type(error).__name__}"
+        ) from error
     if type(message) is not tuple or len(message) != 2 or type(message[0]) is not str:
         raise EnvelopeError("a frame is not an array of channel and payload")
     return cast("Message", message)

@@ -6,7 +6,7 @@ __all__ = ["EnvelopeError", "Refused", "TransportError"]
 
 
 class TransportError(Exception):
-    """Base of this package; raised itself for a set-up that an operator must change (text has the remedy)."""
+    """Base of this package; itself: a set-up that an operator must change, as the text says."""
 
 
 class EnvelopeError(TransportError):

@@ -124,7 +124,7 @@ class Party:
 
         Raises:
             Refused: one side does not accept the other.
-            OSError, trio.BrokenResourceError: the connection broke.
+            OSError: the connection broke.
         """
         my_body = await self._say_hello(wire, number)
         theirs, their_body = await self._read_hello(wire)

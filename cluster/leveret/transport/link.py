@@ -49,6 +49,7 @@ class Link:
     ) -> None:
         self.hello = hello
         self.node = hello.identity.node
+        self.remote = wire.remote
         self.failure: str | None = None
         """Why the link is of no more use. Once set, nothing is queued or handed on."""
         self._wire = wire

@@ -211,7 +211,9 @@ class CertificateAuthority:
             certificate = x509.load_pem_x509_certificate(pem)
             key = serialization.load_pem_private_key(key_pem, password=None)
         except (ValueError, TypeError) as error:
-            raise TransportError(f"{folder} does not hold a certificate authority: {error}") from error
+            raise TransportError(
+                f"{folder} does not hold a certificate authority: {error}"
+            ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise TransportError(f"{folder / 'ca.key'} is not an ECDSA key")
         return cls(cluster, certificate, key)
@@ -224,7 +226,7 @@ def certified_node(certificate: Mapping[str, object]) -> tuple[str, NodeId] | No
     for kind, value in names:
         if kind == "URI":
             uri = urlsplit(value)
-            _, _, number = uri.path.rpartition("/node/")
+            number = uri.path.removeprefix("/node/")
             if uri.scheme == "leveret" and number.isascii() and number.isdigit():
                 return uri.netloc, NodeId(int(number))
     return None

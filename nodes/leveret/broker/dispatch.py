@@ -25,8 +25,9 @@ ConsumerKey = tuple[int, int]
 """Node of the consumer's channel, and the consumer's number on that node."""
 
 WINDOW: Final = 2_000
-"""Messages handed to a consumer that are not yet written to its socket: bounds what a client
-that never reads can make the broker buffer."""
+WINDOW_BYTES: Final = 2 << 20
+"""Messages, and their bytes, handed to a consumer and not yet written to its socket: bounds what
+a client that never reads can make the broker buffer.  One message may go over."""
 
 MARK_AHEAD: Final = 500
 """When fewer messages than this may still be delivered below the mark, it is moved on."""
@@ -50,7 +51,17 @@ class Delivery:
 class Consumer:
     """A consumer as the leader sees it."""
 
-    __slots__ = ("exclusive", "held", "key", "no_ack", "paused", "prefetch", "priority", "unwritten")
+    __slots__ = (
+        "exclusive",
+        "held",
+        "key",
+        "no_ack",
+        "paused",
+        "prefetch",
+        "priority",
+        "unwritten",
+        "unwritten_bytes",
+    )
 
     def __init__(
         self, key: ConsumerKey, *, prefetch: int, no_ack: bool, exclusive: bool, priority: int = 0
@@ -63,12 +74,13 @@ class Consumer:
         self.priority = priority
         self.held: set[int] = set()
         self.unwritten = 0
+        self.unwritten_bytes = 0
         self.paused = False
         """Its channel is at a limit of its own."""
 
     def room(self) -> int:
         """Return how many messages may be handed to it now."""
-        if self.paused:
+        if self.paused or self.unwritten_bytes >= WINDOW_BYTES:
             return 0
         room = WINDOW - self.unwritten
         if self.prefetch and not self.no_ack:
@@ -171,6 +183,11 @@ class Dispatcher:
                 else:
                     self._ahead.discard(sequence)
 
+    def written(self, consumer: Consumer, count: int, size_bytes: int) -> None:
+        """Note that so much left for the consumer's socket."""
+        consumer.unwritten -= count
+        consumer.unwritten_bytes -= size_bytes
+
     def give_back(
         self, consumer: Consumer, sequences: Iterable[int], *, delivered: bool = True
     ) -> None:
@@ -183,6 +200,9 @@ class Dispatcher:
                 continue
             del self._holders[sequence]
             consumer.held.discard(sequence)
+            if not delivered:
+                location = self._state.locate(sequence)
+                self.written(consumer, 1, location.size if location else 0)
             if sequence >= self._cursor:
                 self._ahead.discard(sequence)
             else:
@@ -227,7 +247,7 @@ class Dispatcher:
                 self._hand(last, delivery)
                 handed.setdefault(last, []).append(delivery)
                 rooms[last] -= 1
-                if rooms[last]:
+                if rooms[last] and last.unwritten_bytes < WINDOW_BYTES:
                     circle.rotate(-1)
                 else:
                     circle.popleft()
@@ -275,6 +295,7 @@ class Dispatcher:
                 self._ahead.difference_update(range(self._cursor, sequence))
             self._cursor = sequence + 1
         consumer.unwritten += 1
+        consumer.unwritten_bytes += delivery.location.size
         if not consumer.no_ack:
             self._hold(consumer, sequence)
 

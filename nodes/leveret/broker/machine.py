@@ -192,7 +192,7 @@ class ShardMachine:
         Raises:
             ValueError: the state has a version that this program does not know.
         """
-        version, dropped, queues = msgpack.unpackb(state, use_list=False, max_buffer_size=0)
+        version, dropped, queues = msgpack.unpackb(state, use_list=False)
         if version != VERSION:
             message = f"shard snapshot has version {version}, this program reads {VERSION}"
             raise ValueError(message)

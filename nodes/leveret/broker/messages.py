@@ -245,17 +245,18 @@ class GiveBack:
 
 
 class Written:
-    """This many messages of the consumer's left for its socket."""
+    """This many messages of the consumer's, with so many bytes, left for its socket."""
 
-    __slots__ = ("consumer", "count")
+    __slots__ = ("consumer", "count", "size_bytes")
 
-    def __init__(self, consumer: LocalConsumer, count: int) -> None:
+    def __init__(self, consumer: LocalConsumer, count: int, size_bytes: int) -> None:
         self.consumer = consumer
         self.count = count
+        self.size_bytes = size_bytes
 
 
-class Pause:
-    """The consumer's channel is at its own limit, or has room again."""
+class Adjust:
+    """The consumer's prefetch changed, or its channel is at its own limit, or has room again."""
 
     __slots__ = ("consumer", "paused")
 
@@ -363,7 +364,7 @@ QueueMessage = (
     | Settle
     | GiveBack
     | Written
-    | Pause
+    | Adjust
     | Get
     | Count
     | Purge

@@ -19,6 +19,7 @@ from leveret.actors import Actor
 from . import machine
 from .dispatch import MARK_STEP, Consumer, ConsumerKey, Delivery, Dispatcher
 from .messages import (
+    Adjust,
     Applied,
     Attach,
     Cancel,
@@ -33,7 +34,6 @@ from .messages import (
     Got,
     LeaderChanged,
     LocalConsumer,
-    Pause,
     PeerDown,
     PeerMessage,
     PeerUp,
@@ -134,16 +134,22 @@ class QueueActor(Actor[QueueMessage]):
                     self._incoming.append(message)
             case Settle():
                 self._settling += message.sequences
+                # The log will say so too, but later than a detach of the consumer may come.
+                self._to_leader("release", message.sequences)
             case Applied():
                 self._applied(message)
             case Written():
-                self._to_leader("written", message.consumer.number, message.count)
+                self._to_leader(
+                    "written", message.consumer.number, message.count, message.size_bytes
+                )
             case GiveBack():
                 self._to_leader(
                     "back", message.consumer.number, list(message.sequences), message.delivered
                 )
-            case Pause():
-                self._to_leader("pause", message.consumer.number, message.paused)
+            case Adjust():
+                self._to_leader(
+                    "adjust", message.consumer.number, message.consumer.prefetch, message.paused
+                )
             case Attach() | Get() | Cancel() | Count() | Purge():
                 self._request(message)
             case Detach():
@@ -190,8 +196,6 @@ class QueueActor(Actor[QueueMessage]):
 
     def _submit_settled(self) -> None:
         sequences, self._settling = self._settling, []
-        if self._lead is not None:
-            self._lead.release(sequences)
         self._log.submit(machine.settle(self.uid, to_ranges(sequences)), _nothing)
 
     # The front: what this node's connections ask
@@ -401,18 +405,20 @@ class QueueActor(Actor[QueueMessage]):
         if lead is None:
             return
         match body:
-            case ("written", int(number), int(count)):
+            case ("written", int(number), int(count), int(size_bytes)):
                 consumer = lead.consumers.get((node, number))
                 if consumer is not None:
-                    consumer.unwritten -= count
+                    lead.written(consumer, count, size_bytes)
+            case ("release", (list() | tuple()) as sequences):
+                lead.release(sequences)
             case ("back", int(number), (list() | tuple()) as sequences, bool(delivered)):
                 consumer = lead.consumers.get((node, number))
                 if consumer is not None:
                     lead.give_back(consumer, sequences, delivered=delivered)
-            case ("pause", int(number), bool(paused)):
+            case ("adjust", int(number), int(prefetch), bool(paused)):
                 consumer = lead.consumers.get((node, number))
                 if consumer is not None:
-                    consumer.paused = paused
+                    consumer.prefetch, consumer.paused = prefetch, paused
             case ("detach", int(number)):
                 self._remove(lead, lead.consumers.get((node, number)))
             case ("cancel", int(request), int(number)):
@@ -470,7 +476,7 @@ class QueueActor(Actor[QueueMessage]):
             lead.add(holder, takes_turns=False)
         delivery = lead.take(holder)
         if delivery is not None:
-            holder.unwritten = 0
+            lead.written(holder, 1, delivery.location.size)
             if no_ack:
                 self._log.submit(
                     machine.settle(self.uid, [(delivery.sequence, delivery.sequence)]), _nothing

@@ -7,7 +7,7 @@ microseconds per word and binding while a dict costs one lookup.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from leveret.broker.routing.direct import DirectMatcher
@@ -15,7 +15,7 @@ from leveret.broker.routing.fanout import FanoutMatcher
 from leveret.broker.routing.headers import HeadersMatcher
 from leveret.broker.routing.matcher import Matcher
 from leveret.broker.routing.topic import TopicMatcher
-from leveret.catalog.commands import Changed, Created, Deleted, Event, Restored
+from leveret.catalog.commands import Created, Deleted, Event, Restored
 from leveret.catalog.model import Binding, Exchange, Model, Queue
 
 Headers = Mapping[str, object]
@@ -40,6 +40,7 @@ class Router:
         self.exchange = exchange
         self.matcher = table.compile(exchange)
         self._table = table
+        self._reads_headers: bool | None = None
         self._constant: tuple[Queue, ...] | None = None
         self._memo: dict[str, tuple[Queue, ...]] = {}
         self._memo_weight = 0
@@ -61,8 +62,21 @@ class Router:
             self._remember(routing_key, queues)
         return queues
 
+    @property
+    def reads_headers(self) -> bool:
+        """Whether two messages with the same key may go to different queues."""
+        if self._reads_headers is None:
+            self._reads_headers = self._table.reaches_headers(self)
+        return self._reads_headers
+
+    def recompile(self) -> None:
+        """Take the bindings from the model anew."""
+        self.matcher = self._table.compile(self.exchange)
+        self.forget()
+
     def forget(self) -> None:
         """Forget the remembered answers: a binding on the way of some message has changed."""
+        self._reads_headers = None
         self._constant = None
         self._memo.clear()
         self._memo_weight = 0
@@ -80,7 +94,7 @@ class Routers:
 
     model: the applied catalog; its events go to `apply`, in order.
     decode: gives the view of the encoded arguments of a binding.
-    alternate: gives the name of an exchange's alternate exchange, or None.
+    alternate: gives the name of an exchange's alternate exchange, or None; always the same.
     """
 
     def __init__(
@@ -115,11 +129,12 @@ class Routers:
             case Deleted(Exchange() as exchange):
                 # Of the exchanges bound to it, their deleted bindings tell.
                 self._routers.pop((exchange.vhost, exchange.name), None)
-            case Changed(Queue() as queue):
-                for binding in self._model.bindings_to(queue.vhost, "queue", queue.name):
-                    self._forget_upstream(binding)
             case Restored():
-                self._routers.clear()
+                for key, router in list(self._routers.items()):
+                    if self._model.exchange(*key) == router.exchange:
+                        router.recompile()
+                    else:
+                        del self._routers[key]
 
     def compile(self, exchange: Exchange) -> Matcher:
         """Return a matcher with the bindings that start from `exchange`."""
@@ -147,7 +162,7 @@ class Routers:
         An exchange from which no binding leads on hands over to its alternate exchange.
         """
         vhost = start.exchange.vhost
-        found: dict[str, Queue] = {}
+        found: dict[int, Queue] = {}  # by uid
         view: Headers | None = None
         dependence: _Dependence = "nothing"
         seen = {start.exchange.name}
@@ -155,40 +170,66 @@ class Routers:
         while pending:
             router = pending.pop()
             matcher = router.matcher
+            if router.exchange.name == "":
+                # Each queue is bound to the default exchange without a binding to tell of it.
+                dependence = "more"
+                queue = self._model.queue(vhost, routing_key)
+                if queue is not None:
+                    found[queue.uid] = queue
+                continue
             if matcher.reads_headers:
                 dependence = "more"
                 if view is None:
                     view = headers()
             elif matcher.reads_key and dependence == "nothing":
                 dependence = "key"
-            if router.exchange.name == "":
-                # Each queue is bound to the default exchange without a binding to tell of it.
-                dependence = "more"
-                queue = self._model.queue(vhost, routing_key)
-                if queue is not None:
-                    found[queue.name] = queue
-                continue
             onward: list[str] = []
             is_dead_end = True
             for binding in matcher.match(routing_key, view or _NO_HEADERS):
                 is_dead_end = False
                 if binding.kind == "exchange":
                     onward.append(binding.destination)
-                elif binding.destination not in found:
-                    queue = self._model.queue(vhost, binding.destination)
-                    assert queue is not None  # a binding goes before its queue
-                    found[queue.name] = queue
+                    continue
+                queue = self._model.queue(vhost, binding.destination)
+                if queue is None:  # deleted; the news that its bindings went is on the way
+                    dependence = "more"
+                else:
+                    found[queue.uid] = queue
             if is_dead_end:
                 dependence = "more"
                 alternate = self._alternate(router.exchange)
                 if alternate is not None:
                     onward.append(alternate)
             for name in onward:
-                following = None if name in seen else self.router(vhost, name)
+                if name not in seen:
+                    seen.add(name)
+                    following = self.router(vhost, name)
+                    if following is not None:
+                        pending.append(following)
+        return tuple(found.values()), dependence
+
+    def reaches_headers(self, start: Router) -> bool:
+        """Say whether some message to `start` may be routed by its headers."""
+        seen = {start.exchange.name}
+        pending = [start]
+        while pending:
+            exchange = pending.pop().exchange
+            if exchange.type == "headers":
+                return True
+            onward = {
+                binding.destination
+                for binding in self._model.bindings_from(exchange.vhost, exchange.name)
+                if binding.kind == "exchange"
+            }
+            alternate = self._alternate(exchange)
+            if alternate is not None:
+                onward.add(alternate)
+            for name in onward - seen:
                 seen.add(name)
+                following = self.router(exchange.vhost, name)
                 if following is not None:
                     pending.append(following)
-        return tuple(found.values()), dependence
+        return False
 
     def _follow_binding(self, binding: Binding, *, is_there: bool) -> None:
         router = self._routers.get((binding.vhost, binding.source))

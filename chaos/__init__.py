@@ -1,0 +1,1 @@
+"""Finding out whether Leveret keeps its promises: faults, histories, checkers. Not shipped."""

@@ -1,0 +1,567 @@
+"""Everything between the wire and PySyncObj's core: it makes the core safe and fast from outside.
+
+The guard is the core's transport. It decides what the core gets to hear and what leaves the
+node, and when; it never touches the core's state. Each closure is a method of its own, named in
+the table, so that a test can switch it off and show that its scenario then fails.
+
+| Hole of the core                                            | Closed by                       |
+|-------------------------------------------------------------|---------------------------------|
+| votes and acknowledgements leave before they are durable    | `_hold`, `release`              |
+| the leader counts itself before it is durable               | `_countable`                    |
+| H1 receiver: an old append truncates what it already had    | `_without_known`                |
+| H1 sender: each acknowledgement rewinds the send position   | `_position`                     |
+| H1 sender: a delayed reset rewinds it again                 | `_is_fresh`                     |
+| H5: acknowledgements carry no term; votes are counted twice | `_is_of_term`, `_is_first_vote` |
+| nobody tells a stale leader                                 | `Stale`, `_raise_term`          |
+| H9: the log is searched back one entry a round trip         | `_conflict_start`               |
+| an isolated node unseats a leader                           | `elections`, `_is_sticky`       |
+| entries that unpickle to anything                           | `messages.parse`                |
+
+The core's messages are the dicts of `syncobj.py` 0.3.17; ours are those of `messages`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from leveret.consensus.elections import Elections
+from leveret.consensus.engine import Durability, EngineConfig, Log
+from leveret.consensus.errors import SafetyViolation
+from leveret.consensus.messages import (
+    Append,
+    Message,
+    PreVote,
+    PreVoteRequest,
+    Reply,
+    Stale,
+    TimeoutNow,
+    Vote,
+    VoteRequest,
+)
+from leveret.transport import NodeId
+from pysyncobj.node import Node  # type: ignore[import-untyped]
+from pysyncobj.transport import Transport  # type: ignore[import-untyped]
+
+log = logging.getLogger(__name__)
+
+CoreMessage = dict[str, object]
+CoreEntry = tuple[bytes, int, int]
+
+
+class CoreView(Protocol):
+    """What the guard reads of the core."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def leader(self) -> NodeId | None: ...
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def commit_index(self) -> int: ...
+
+
+class _Follower:
+    """What the leader of one term knows about one follower.
+
+    position: the last index sent on this connection; None until the core says where to begin.
+    sequence: of the last append; it grows for ever, over connections and terms.
+    reset_sequence: resets for appends up to this one are void.
+    in_flight: sequence and bytes of appends not yet answered.
+    match_index: what the follower acknowledged. Invariant: counted_index <= match_index.
+    counted_index: how much of it the core was told.
+    """
+
+    __slots__ = (
+        "commit_index",
+        "counted_index",
+        "in_flight",
+        "in_flight_bytes",
+        "is_lost",
+        "match_index",
+        "position",
+        "reset_sequence",
+        "sent_s",
+        "sequence",
+        "term",
+    )
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.begin(term=0)
+
+    def begin(self, *, term: int) -> None:
+        """A new term of leadership: nothing that was learnt before counts."""
+        self.term = term
+        self.match_index = self.counted_index = 0
+        self.is_lost = False
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """A new connection: what was in flight is gone."""
+        self.position: int | None = None
+        self.reset_sequence = self.sequence
+        self.in_flight: deque[tuple[int, int]] = deque()
+        self.in_flight_bytes = 0
+        self.sent_s = float("-inf")
+        self.commit_index = -1
+
+    def answered(self, sequence: int) -> None:
+        while self.in_flight and self.in_flight[0][0] <= sequence:
+            self.in_flight_bytes -= self.in_flight.popleft()[1]
+
+
+class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
+    """The core's transport, and the only caller of its message handler.
+
+    core: set right after the core was built with this transport.
+    """
+
+    core: CoreView
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        peers: Sequence[NodeId],
+        log: Log,
+        durability: Durability,
+        elections: Elections,
+        config: EngineConfig,
+        now_s: Callable[[], float],
+    ) -> None:
+        super().__init__(None, None, [])
+        self._node = node
+        self._log = log
+        self._durability = durability
+        self._elections = elections
+        self._config = config
+        self._now_s = now_s
+        self._nodes = {peer: Node(peer) for peer in peers}
+        self._up: dict[NodeId, None] = {}
+        self._followers = {peer: _Follower() for peer in peers}
+        self._votes: set[tuple[NodeId, int]] = set()
+        self._ready: list[tuple[NodeId, Message]] = []
+        # Promises, and the count of journal records that must be durable before they leave.
+        self._held: deque[tuple[int, NodeId, Message]] = deque()
+        # While the core handles an append: its sequence number, and the reply we know better.
+        self._replying_to = 0
+        self._matched: int | None = None
+        self.safe_index = 0
+
+    # From the core to the wire. `send` is called by the core in the middle of its handlers.
+
+    def send(self, node: Node, message: CoreMessage) -> bool:
+        """Take a message of the core: turn it into one of ours, hold it, or drop it."""
+        peer = NodeId(node.id)
+        if peer not in self._up:
+            return False
+        kind = message["type"]
+        if kind == "append_entries":
+            self._send_append(peer, message)
+        elif kind == "next_node_idx":
+            self._hold(peer, self._reply(message))
+        elif kind == "request_vote":
+            request = VoteRequest(
+                _int(message["term"]),
+                _int(message["last_log_index"]),
+                _int(message["last_log_term"]),
+                self._elections.is_transfer,
+            )
+            self._hold(peer, request)
+        elif kind == "response_vote":
+            self._hold(peer, Vote(_int(message["term"])))
+        elif kind == "timeout_now":
+            self._ready.append((peer, TimeoutNow(_int(message["term"]))))
+        else:
+            raise AssertionError(f"the core sends {kind!r}, which its configuration rules out")
+        return True
+
+    def _hold(self, peer: NodeId, message: Message) -> None:
+        """Keep a promise back until all that it promises is durable (hole D)."""
+        self._held.append((self._durability.appended, peer, message))
+
+    def release(self) -> None:
+        """Let go of the promises that are durable now."""
+        held, durable = self._held, self._durability.durable
+        while held and held[0][0] <= durable:
+            _, peer, message = held.popleft()
+            if peer in self._up:
+                self._ready.append((peer, message))
+
+    def take(self) -> list[tuple[NodeId, Message]]:
+        """Take what may leave now."""
+        self.release()
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _reply(self, message: CoreMessage) -> Reply:
+        next_index = _int(message["next_node_idx"])
+        is_success, is_reset = bool(message["success"]), bool(message["reset"])
+        if is_success and self._matched is not None:
+            next_index = self._matched + 1
+        elif is_reset and next_index <= self._log.last_index:
+            next_index = self._conflict_start(next_index)
+        return Reply(self.core.term, self._replying_to, next_index, is_success, is_reset)
+
+    def _conflict_start(self, index: int) -> int:
+        """Return the first index of the conflicting entry's term, but what is committed stays (H9).
+
+        Raises:
+            SafetyViolation: the leader contradicts a committed entry.
+        """
+        floor = max(self.core.commit_index, self._log.first_index)
+        if index <= self.core.commit_index:
+            raise SafetyViolation(f"the leader disagrees about committed entry {index}")
+        term = self._log.term_at(index)
+        while index - 1 > floor and self._log.term_at(index - 1) == term:
+            index -= 1
+        return index
+
+    def _send_append(self, peer: NodeId, message: CoreMessage) -> None:
+        """Send the follower what it lacks, in order, at most once a connection.
+
+        The core calls this after every event, and each of its messages carries whatever it
+        believes to be missing. It is heeded for where to begin; from there on the position on
+        this connection decides, since a link loses nothing but its tail.
+        """
+        previous = message.get("prevLogIdx")
+        if not isinstance(previous, int) or "transmission" in message:
+            # A snapshot by SyncObj, or none at hand: the member lacks what is trimmed already.
+            self._followers[peer].is_lost = True
+            return
+        follower, term, now_s = self._followers[peer], _int(message["term"]), self._now_s()
+        if follower.term != term:
+            follower.begin(term=term)
+        entries: Sequence[CoreEntry] = _entries(message["entries"])
+        position = self._position(follower, previous)
+        if position != previous:
+            last = self._log.last_index
+            entries = ()
+            if position < last:
+                entries = self._log.entries(
+                    position + 1, last + 1, bytes_max=self._config.append_bytes_max
+                )
+        if follower.in_flight_bytes >= self._config.in_flight_bytes_max:
+            entries = ()
+        commit = _int(message["commit_index"])
+        if (
+            not entries
+            and follower.commit_index == commit
+            and now_s - follower.sent_s < self._config.heartbeat_s
+        ):
+            return
+        follower.sequence += 1
+        if entries:
+            size = sum(len(entry[0]) for entry in entries)
+            follower.in_flight.append((follower.sequence, size))
+            follower.in_flight_bytes += size
+        follower.position = entries[-1][1] if entries else position
+        follower.sent_s, follower.commit_index = now_s, commit
+        append = Append(
+            term,
+            follower.sequence,
+            position,
+            self._log.term_at(position),
+            commit,
+            self.safe_index,
+            tuple((entry[2], entry[0]) for entry in entries),
+        )
+        # At once, beside our own fsync: an append promises nothing about our own disk, since
+        # `_countable` keeps the core from counting us early.
+        self._ready.append((peer, append))
+
+    def _position(self, follower: _Follower, previous: int) -> int:
+        """Return the index after which to send on: where this connection stands (H1)."""
+        return previous if follower.position is None else follower.position
+
+    # From the wire to the core.
+
+    def connected(self, peer: NodeId) -> None:
+        self._up[peer] = None
+        self._followers[peer].reconnect()
+        self._onNodeConnected(self._nodes[peer])
+
+    def disconnected(self, peer: NodeId) -> None:
+        self._up.pop(peer, None)
+        self._onNodeDisconnected(self._nodes[peer])
+        if self.core.leader == peer:
+            self._elections.leader_unreachable(self._now_s())
+
+    def receive(self, peer: NodeId, message: Message) -> None:
+        """Give one message of a peer to the core, mended, or answer or drop it.
+
+        Raises:
+            SafetyViolation: it contradicts what is committed here, or there are two leaders.
+        """
+        match message:
+            case Append():
+                self._receive_append(peer, message)
+            case Reply():
+                self._receive_reply(peer, message)
+            case VoteRequest():
+                self._receive_vote_request(peer, message)
+            case Vote(term):
+                if term == self.core.term and self._is_first_vote(peer, term):
+                    self._deliver(peer, {"type": "response_vote", "term": term})
+            case PreVoteRequest():
+                self._receive_pre_vote_request(peer, message)
+            case PreVote(term, is_granted, current_term):
+                if current_term > self.core.term:
+                    self._raise_term(peer, current_term)
+                elif (
+                    is_granted
+                    and term == self.core.term + 1
+                    and self._elections.agreed(peer, term)
+                ):
+                    self.stand()
+            case Stale(term):
+                if term > self.core.term:
+                    self._raise_term(peer, term)
+            case TimeoutNow(term):
+                if term == self.core.term and peer == self.core.leader:
+                    self._elections.told_to_stand()
+                    self._deliver(peer, {"type": "timeout_now", "term": term})
+            case _:
+                raise AssertionError(f"{type(message).__name__} is not for the core")
+
+    def _deliver(self, peer: NodeId, message: CoreMessage) -> None:
+        self._onMessageReceived(self._nodes[peer], message)
+
+    def _raise_term(self, peer: NodeId, term: int) -> None:
+        """Make the core step down into a newer term: a vote request that no log can grant."""
+        request = {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": -1}
+        self._deliver(peer, request)
+
+    def _receive_append(self, peer: NodeId, message: Append) -> None:
+        core = self.core
+        if message.term < core.term:
+            self._ready.append((peer, Stale(core.term)))
+            return
+        is_newer_term = message.term > core.term
+        if not is_newer_term and core.leader is not None and core.leader != peer:
+            raise SafetyViolation(f"{core.leader} and {peer} both lead term {core.term}")
+        self._elections.heard(self._now_s(), is_newer_term=is_newer_term)
+        self.safe_index = max(self.safe_index, message.safe_index)
+        previous, previous_term = message.previous_index, message.previous_term
+        entries = [
+            (command, index, term)
+            for index, (term, command) in enumerate(message.entries, previous + 1)
+        ]
+        commit = message.commit_index
+        known = self._without_known(previous, previous_term, entries)
+        if known is not None:
+            previous, previous_term, entries, matched = known
+            commit = min(commit, matched + len(entries))
+            self._matched = None if entries else matched
+        self._replying_to = message.sequence
+        self._deliver(
+            peer,
+            {
+                "type": "append_entries",
+                "term": message.term,
+                "prevLogIdx": previous,
+                "prevLogTerm": previous_term,
+                "entries": entries,
+                "commit_index": commit,
+            },
+        )
+        self._matched = None
+
+    def _without_known(
+        self, previous: int, previous_term: int, entries: list[CoreEntry]
+    ) -> tuple[int, int, list[CoreEntry], int] | None:
+        """Return what is new of an append, in a form that truncates nothing but conflicts (H1).
+
+        The core deletes whatever it has after `previous`. So what it has already is taken off
+        the front; if nothing is left, the append is moved to the end of the log.
+
+        Returns None if the logs do not meet at `previous`: the core refuses. Otherwise the new
+        previous index and term, the entries to add, and the index up to which the logs agree.
+
+        Raises:
+            SafetyViolation: an entry conflicts with a committed one.
+        """
+        own = self._log
+        last = own.last_index
+        if not own.first_index <= previous <= last or own.term_at(previous) != previous_term:
+            return None
+        matched = previous
+        for _, index, term in entries:
+            if index > last or own.term_at(index) != term:
+                break
+            matched = index
+        new = entries[matched - previous :]
+        if not new:
+            return last, own.term_at(last), [], matched
+        if matched < last and matched < self.core.commit_index:
+            raise SafetyViolation(f"the leader's entry {matched + 1} differs from a committed one")
+        return matched, own.term_at(matched), new, matched
+
+    def _receive_reply(self, peer: NodeId, message: Reply) -> None:
+        core, follower = self.core, self._followers[peer]
+        if message.term > core.term:
+            self._raise_term(peer, message.term)
+        if not core.is_leader or not self._is_of_term(message, follower):
+            return
+        follower.answered(message.sequence)
+        next_index = min(message.next_index, self._log.last_index + 1)
+        if message.is_reset:
+            if not self._is_fresh(message, follower):
+                return
+            if next_index <= self._log.first_index:
+                if not follower.is_lost:
+                    follower.is_lost = True
+                    log.error(
+                        "member lacks entries that are trimmed everywhere else",
+                        extra={"member": peer, "needs": next_index, "first": self._log.first_index},
+                    )
+                return
+            follower.reset_sequence = follower.sequence
+            follower.position = None
+            follower.in_flight.clear()
+            follower.in_flight_bytes = 0
+        elif message.is_success:
+            follower.match_index = max(follower.match_index, next_index - 1)
+            next_index = self._countable(follower.match_index) + 1
+            follower.counted_index = next_index - 1
+        self._deliver_reply(
+            peer, next_index, is_success=message.is_success, is_reset=message.is_reset
+        )
+
+    def _deliver_reply(
+        self, peer: NodeId, next_index: int, *, is_success: bool, is_reset: bool
+    ) -> None:
+        self._deliver(
+            peer,
+            {
+                "type": "next_node_idx",
+                "next_node_idx": next_index,
+                "success": is_success,
+                "reset": is_reset,
+            },
+        )
+
+    def _is_of_term(self, message: Reply, follower: _Follower) -> bool:
+        """Whether a reply answers this term's leadership, not an older one's (H5)."""
+        return message.term == self.core.term == follower.term
+
+    def _is_fresh(self, message: Reply, follower: _Follower) -> bool:
+        """Whether a reset answers an append that was sent after the last one honoured (H1)."""
+        return message.sequence > follower.reset_sequence
+
+    def _countable(self, index: int) -> int:
+        """Return how much of an acknowledgement may count.
+
+        The core always counts the leader itself. So nobody else is counted for entries that
+        the leader does not hold durably, and none is committed without it.
+        """
+        return min(index, self._log.durable_index)
+
+    def count_durable(self) -> None:
+        """Our own log is durable further: count what was acknowledged ahead of it."""
+        # The core takes this for a sign of life of the follower, too. That only puts off the
+        # stepping down of a leader without a majority, and nothing relies on its time.
+        if not self.core.is_leader:
+            return
+        for peer, follower in self._followers.items():
+            countable = self._countable(follower.match_index)
+            if follower.term == self.core.term and countable > follower.counted_index:
+                follower.counted_index = countable
+                self._deliver_reply(peer, countable + 1, is_success=True, is_reset=False)
+
+    def _is_first_vote(self, peer: NodeId, term: int) -> bool:
+        """Whether this is the peer's first vote in the term; the core counts each one (H5)."""
+        self._votes = {vote for vote in self._votes if vote[1] == term}
+        if (peer, term) in self._votes:
+            return False
+        self._votes.add((peer, term))
+        return True
+
+    def _receive_vote_request(self, peer: NodeId, message: VoteRequest) -> None:
+        if message.term < self.core.term:
+            self._ready.append((peer, Stale(self.core.term)))
+            return
+        if not message.is_transfer and self._is_sticky():
+            return
+        if message.term > self.core.term:
+            # Somebody stands with a majority behind it: give it the time to win.
+            self._elections.postpone(self._now_s())
+        self._deliver(
+            peer,
+            {
+                "type": "request_vote",
+                "term": message.term,
+                "last_log_index": message.last_index,
+                "last_log_term": message.last_term,
+            },
+        )
+
+    def _is_sticky(self) -> bool:
+        """Whether there is a leader to stay with: we are it, or heard it a moment ago."""
+        if self.core.is_leader:
+            return True
+        return self.core.leader is not None and self._elections.hears_leader(self._now_s())
+
+    def _receive_pre_vote_request(self, peer: NodeId, message: PreVoteRequest) -> None:
+        core, last = self.core, self._log.last_index
+        is_granted = (
+            message.term > core.term
+            and not self._is_sticky()
+            and (message.last_term, message.last_index) >= (self._log.term_at(last), last)
+        )
+        self._ready.append((peer, PreVote(message.term, is_granted, core.term)))
+
+    # Elections of our own.
+
+    def tick(self) -> None:
+        """Ask around for an election when the time has come."""
+        now_s, elections = self._now_s(), self._elections
+        if self.core.is_leader:
+            elections.postpone(now_s)
+        elif elections.is_due(now_s):
+            term, last = self.core.term + 1, self._log.last_index
+            is_majority = elections.ask(now_s, term)
+            request = PreVoteRequest(term, last, self._log.term_at(last))
+            self._ready.extend((peer, request) for peer in self._up)
+            if is_majority:
+                self.stand()
+
+    def stand(self) -> None:
+        """Make the core stand for election, as if its leader had told it to."""
+        leader = self.core.leader
+        node = None if leader is None else self._nodes[leader]
+        self._onMessageReceived(node, {"type": "timeout_now", "term": self.core.term})
+
+    def match(self) -> Mapping[NodeId, int]:
+        """Return what each follower acknowledged of this term's log, durable here or not."""
+        term = self.core.term
+        return {
+            peer: follower.match_index if follower.term == term else 0
+            for peer, follower in self._followers.items()
+        }
+
+    def counted(self, peer: NodeId) -> int:
+        """Return how much of a follower's log the core counts in this term."""
+        follower = self._followers[peer]
+        return follower.counted_index if follower.term == self.core.term else 0
+
+    def is_lost(self, peer: NodeId) -> bool:
+        """Whether a member lacks entries that are trimmed here."""
+        return self._followers[peer].is_lost
+
+    def up(self) -> Iterable[NodeId]:
+        return self._up.keys()
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _entries(value: object) -> Sequence[CoreEntry]:
+    assert isinstance(value, (list, tuple))
+    return value

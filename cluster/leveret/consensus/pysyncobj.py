@@ -1,0 +1,362 @@
+"""The engine over PySyncObj's Raft core, version 0.3.17.
+
+The core decides votes, commits and the order of the log. All else of PySyncObj is replaced
+through its public hooks and one private seam, `pysyncobj.syncobj.createJournal`, so that
+`conf.journalFile` may be a journal object:
+
+- transport: `guard.Guard`; its journal: `journal.CoreJournal`; its election timers: `elections`;
+- its thread, poll loop, TCP, codec, fork and compaction: never started, or configured away;
+- its clock and random source: the ones given here. They are module globals of `syncobj`, so one
+  process runs all its engines on one clock.
+
+The version is pinned exactly, and a test pins the hash of `syncobj.py`: what is written here and
+in `guard` was read off those lines.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import pysyncobj.syncobj as syncobj  # type: ignore[import-untyped]
+from leveret.consensus.elections import Elections
+from leveret.consensus.engine import Durability, EngineConfig, Log, Role, SnapshotMark
+from leveret.consensus.entries import seal
+from leveret.consensus.errors import ConsensusError, MachineFailed
+from leveret.consensus.guard import Guard
+from leveret.consensus.journal import CoreJournal, check_continues
+from leveret.consensus.messages import Message
+from leveret.transport import NodeId
+from pysyncobj import SyncObj, SyncObjConf, replicated
+from pysyncobj.node import Node  # type: ignore[import-untyped]
+
+NEVER_S = 1e8
+"""Three years: for the core's own timers, which others have taken over."""
+
+APPEND_ALWAYS_S = -1.0
+"""The core's send period. Negative, so that each tick sends one batch a follower, on a clock that
+stands still too; the guard drops what need not leave."""
+
+TICKS_MAX = 16
+"""Core ticks of one `advance`; each applies up to 1 MiB of entries, or at least two."""
+
+_create_journal = syncobj.createJournal
+
+
+def _take_journal(journal: object = None) -> object:
+    return journal if isinstance(journal, CoreJournal) else _create_journal(journal)
+
+
+class _NoPoller:
+    """Nothing to poll: there is no socket."""
+
+    def poll(self, timeout: float) -> None:
+        """Return at once."""
+
+
+class _Core(SyncObj):  # type: ignore[misc]  # the base class is untyped
+    """The replicated object: one method with one argument of bytes."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        peers: Sequence[NodeId],
+        conf: SyncObjConf,
+        guard: Guard,
+        apply: Callable[[int, bytes], None],
+    ) -> None:
+        super().__init__(
+            Node(node), [Node(peer) for peer in peers], conf, nodeClass=Node, transport=guard
+        )
+        self._poller = _NoPoller()
+        self._apply = apply
+
+    @replicated  # type: ignore[untyped-decorator]  # the decorator is untyped
+    def entry(self, payload: bytes) -> None:
+        # The core counts an entry as applied after this returns.
+        self._apply(self.raftLastApplied + 1, payload)
+
+    def _checkCommandsToApply(self) -> None:  # noqa: N802
+        # The core takes commands for as long as its send period lasts: here, until none is left.
+        self.conf.appendEntriesPeriod = NEVER_S
+        try:
+            super()._checkCommandsToApply()
+        finally:
+            self.conf.appendEntriesPeriod = APPEND_ALWAYS_S
+
+
+class _View:
+    """What others may read of the core, in our types."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: _Core) -> None:
+        self._core = core
+
+    @property
+    def term(self) -> int:
+        return cast("int", self._core.raftCurrentTerm)
+
+    @property
+    def leader(self) -> NodeId | None:
+        node = self._core._getLeader()  # noqa: SLF001
+        return None if node is None else NodeId(node.id)
+
+    @property
+    def is_leader(self) -> bool:
+        return cast("bool", self._core._isLeader())  # noqa: SLF001
+
+    @property
+    def commit_index(self) -> int:
+        return cast("int", self._core.raftCommitIndex)
+
+    @property
+    def applied_index(self) -> int:
+        return cast("int", self._core.raftLastApplied)
+
+
+def _no_dump(*_: object) -> None:
+    raise AssertionError("the core wrote a dump, though its compaction is off")
+
+
+class PySyncObjEngine:
+    """`engine.Engine` over `SyncObj`, behind the guard.
+
+    members: all of them, this one included; fixed for the life of the engine.
+    apply: called with index and payload of each committed entry, in order, once a process.
+    now_s: a monotonic clock; the same for all engines of a process.
+    snapshot: what the machine was restored from, if anything.
+    guard: another class only to show what a guard is for.
+
+    Raises:
+        BadSnapshot: log and snapshot do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        members: Sequence[NodeId],
+        log: Log,
+        durability: Durability,
+        apply: Callable[[int, bytes], None],
+        now_s: Callable[[], float],
+        rng: random.Random,
+        config: EngineConfig | None = None,
+        snapshot: SnapshotMark | None = None,
+        guard: type[Guard] = Guard,
+    ) -> None:
+        assert node in members
+        check_continues(log, snapshot)
+        self._log = log
+        self._config = config or EngineConfig()
+        self._now_s = now_s
+        self._peers = tuple(sorted(member for member in members if member != node))
+        self._apply_to = apply
+        self._failed: Exception | None = None
+        self._transfer: tuple[NodeId, float] | None = None
+        self._is_transfer_sent = False
+        elections = Elections(
+            node, len(members), rng=rng, timeout_s=self._config.election_timeout_s
+        )
+        self._guard = guard(
+            node=node,
+            peers=self._peers,
+            log=log,
+            durability=durability,
+            elections=elections,
+            config=self._config,
+            now_s=now_s,
+        )
+        journal = CoreJournal(log, snapshot)
+        syncobj.createJournal = _take_journal
+        # The core compares deadlines with 0, which a virtual clock may read.
+        syncobj.monotonicTime = lambda: now_s() + 1.0
+        syncobj.random = random.Random(0)  # noqa: S311  # its draws decide nothing
+        self._core = _Core(
+            node, self._peers, self._conf(journal, snapshot), self._guard, self._apply
+        )
+        self._core.conf.appendEntriesPeriod = APPEND_ALWAYS_S
+        assert self._core._getRaftLogSize() == len(journal)  # noqa: SLF001  # it is attached
+        self._view = self._guard.core = _View(self._core)
+        # The first tick loads the dump, and applies what is known to be committed.
+        self._tick_core()
+        journal.reveal()
+        elections.start(now_s())
+
+    def _conf(self, journal: CoreJournal, snapshot: SnapshotMark | None) -> SyncObjConf:
+        dump: dict[str, object] = {}
+        if snapshot is not None:
+
+            def load(_: str) -> tuple[object, object, list[Node]]:
+                # Only so that the core starts to apply after `snapshot.index`: these are the
+                # first two entries that it sees, so its journal stays as it is.
+                return journal[1], journal[0], []
+
+            # The core insists on a file that exists; `load` does not read it.
+            dump = {"fullDumpFile": __file__, "serializer": _no_dump, "deserializer": load}
+        return SyncObjConf(
+            autoTick=False,
+            appendEntriesUseBatch=True,
+            appendEntriesPeriod=1e-6,
+            # Slices of the journal are bounded already. So no batch is cut by size, and the
+            # core's way to send a large entry in pieces (hole H7) is never taken.
+            appendEntriesBatchSizeBytes=1 << 60,
+            raftMinTimeout=NEVER_S,
+            raftMaxTimeout=2 * NEVER_S,
+            connectionTimeout=3 * NEVER_S,
+            leaderFallbackTimeout=self._config.quorum_timeout_s,
+            commandsWaitLeader=False,
+            dynamicMembershipChange=False,
+            logCompactionMinEntries=1 << 60,
+            logCompactionMinTime=1 << 40,
+            useFork=False,
+            journalFile=journal,
+            **dump,
+        )
+
+    # State.
+
+    @property
+    def role(self) -> Role:
+        if self._view.is_leader:
+            return Role.LEADER
+        # The core's candidates differ from its followers in nothing that can be asked for, but
+        # that they voted for themselves and know no leader.
+        if self._log.voted_for == self._core.selfNode.id and self._view.leader is None:
+            return Role.CANDIDATE
+        return Role.FOLLOWER
+
+    @property
+    def term(self) -> int:
+        return self._view.term
+
+    @property
+    def leader(self) -> NodeId | None:
+        return self._view.leader
+
+    @property
+    def is_ready(self) -> bool:
+        view = self._view
+        # The first entry of a leader's own term is its no-op.
+        return view.is_leader and self._log.term_at(view.applied_index) == view.term
+
+    @property
+    def commit_index(self) -> int:
+        return self._view.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        return self._view.applied_index
+
+    @property
+    def last_index(self) -> int:
+        return self._log.last_index
+
+    @property
+    def safe_index(self) -> int:
+        return self._guard.safe_index
+
+    @property
+    def transferring_to(self) -> NodeId | None:
+        return None if self._transfer is None else self._transfer[0]
+
+    def match(self) -> dict[NodeId, int]:
+        return dict(self._guard.match()) if self._view.is_leader else {}
+
+    # Input.
+
+    def propose(self, payload: bytes) -> bool:
+        if not self.is_ready or self._transfer is not None:
+            return False
+        self._core._applyCommand(seal(payload), None)  # noqa: SLF001  # the public way pickles
+        return True
+
+    def step(self, sender: NodeId, message: Message) -> None:
+        if sender in self._peers:
+            self._guard.receive(sender, message)
+
+    def connected(self, node: NodeId) -> None:
+        if node in self._peers:
+            self._guard.connected(node)
+
+    def disconnected(self, node: NodeId) -> None:
+        if node in self._peers:
+            self._guard.disconnected(node)
+
+    def tick(self) -> None:
+        self._guard.tick()
+
+    def transfer(self, node: NodeId) -> bool:
+        if not self.is_ready or self._transfer is not None or node not in self._guard.up():
+            return False
+        self._transfer = node, self._now_s() + self._config.election_timeout_s[1]
+        self._is_transfer_sent = False
+        return True
+
+    # Work and output.
+
+    def advance(self) -> bool:
+        guard = self._guard
+        if self._failed is not None:
+            raise MachineFailed("the engine has failed before") from self._failed
+        guard.count_durable()
+        for _ in range(TICKS_MAX):
+            if not self._peers and self._log.durable_index < self._log.last_index:
+                # Alone, the core would commit at once; so it stands still until the disk has
+                # caught up. What is proposed meanwhile gathers in its queue.
+                return False
+            before = self._mark()
+            self._tick_core()
+            self._mind_transfer()
+            if before == self._mark():
+                self._mind_safe_index()
+                return False
+        self._mind_safe_index()
+        return True
+
+    def _mark(self) -> tuple[int, int, int, int, bool]:
+        view = self._view
+        return (
+            view.commit_index,
+            view.applied_index,
+            self._log.last_index,
+            view.term,
+            view.is_leader,
+        )
+
+    def outgoing(self) -> list[tuple[NodeId, Message]]:
+        return self._guard.take()
+
+    def _tick_core(self) -> None:
+        self._core.doTick(0)
+
+    def _apply(self, index: int, payload: bytes) -> None:
+        try:
+            self._apply_to(index, payload)
+        except ConsensusError as error:
+            self._failed = error
+            raise
+        except Exception as error:
+            # Anything else is the machine's. The core would apply the entry again for ever.
+            self._failed = error
+            raise MachineFailed(f"the machine raised at entry {index}") from error
+
+    def _mind_transfer(self) -> None:
+        """Hand over once the target has the whole log; give up when it takes too long."""
+        if self._transfer is None:
+            return
+        target, deadline_s = self._transfer
+        if not self._view.is_leader or self._now_s() >= deadline_s:
+            self._transfer = None
+        elif not self._is_transfer_sent and self._guard.counted(target) == self._log.last_index:
+            self._core.transferLeadership(Node(target))
+            self._is_transfer_sent = True
+
+    def _mind_safe_index(self) -> None:
+        """As the leader, find up to where every member holds the log durably."""
+        if self.is_ready:
+            held = min(self._guard.match().values(), default=self._log.durable_index)
+            safe = min(held, self._log.durable_index, self._view.applied_index)
+            self._guard.safe_index = max(self._guard.safe_index, safe)

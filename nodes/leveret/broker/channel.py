@@ -1,0 +1,462 @@
+"""One channel: what its methods mean.
+
+A plain object inside its connection's actor.  Methods are handled in the order in which they
+come; one that must wait (a declare for the catalog, a consume for the queue's leader) runs as an
+*operation* beside the actor, and what follows on the channel waits behind it.  Deliveries and
+confirms go on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final
+
+from leveret.amqp import errors, spec
+from leveret.amqp.delivery import encode_get_ok, encode_record, encode_return
+from leveret.amqp.events import Publish
+from leveret.amqp.properties import EXPIRATION, USER_ID, Properties, flags
+
+from . import operations
+from .channel_entries import ConsumerEntry
+from .confirms import Confirms
+from .messages import (
+    Adjust,
+    Attach,
+    Deliver,
+    Detach,
+    GiveBack,
+    Got,
+    LocalConsumer,
+    PublishRun,
+    Settle,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from leveret.actors import Ref
+    from leveret.amqp.method import Method
+
+    from .connection import ConnectionActor
+
+ROUTES_MAX: Final = 1_024
+"""Routes (exchange and routing key) whose checks a channel remembers; then it starts anew."""
+
+RUN_BYTES_MAX: Final = 1 << 20
+"""A run of publishes goes to its exchange at this size, even if more with its route follow."""
+
+_CHECKED: Final = EXPIRATION | USER_ID
+"""Properties that a publish is refused for; without them the header is not decoded."""
+
+
+class Unacked:
+    """A delivered message that the client has not settled."""
+
+    __slots__ = ("consumer", "sequence", "uid")
+
+    def __init__(self, uid: int, sequence: int, consumer: LocalConsumer) -> None:
+        self.uid = uid
+        self.sequence = sequence
+        self.consumer = consumer
+
+
+class Channel:
+    """See the module."""
+
+    def __init__(self, number: int, epoch: int, connection: ConnectionActor) -> None:
+        self.number = number
+        self.epoch = epoch
+        """Tells this opening of the number from earlier ones, for what comes late."""
+        self.connection = connection
+        self.last_queue = ""
+        """The queue declared last: what an empty name means."""
+        self.prefetch = 0
+        """For consumers to come."""
+        self.consumers: dict[str, ConsumerEntry] = {}
+        self.holders: dict[tuple[int, bool], ConsumerEntry] = {}
+        self._confirms: Confirms | None = None
+        self._backlog: deque[Publish | Method] = deque()
+        self._is_busy = False
+        self._run: PublishRun | None = None
+        self._run_key: tuple[bytes, bool] | None = None
+        self._routes: dict[bytes, tuple[str, str, Ref[PublishRun]]] = {}
+        self._tag = 0
+        self._unacked: OrderedDict[int, Unacked] = OrderedDict()
+        self._limit = 0
+        """Unacknowledged messages of the whole channel; 0 is unlimited."""
+        self._is_paused = False
+        self._to_settle: dict[int, list[int]] = {}
+
+    # What the client says
+
+    def receive(self, event: Publish | Method) -> None:
+        """Handle a method or a publish, or keep it until the operation before it is done.
+
+        Raises:
+            AmqpError: it closes the channel or the connection, as its scope says.
+        """
+        if self._is_busy:
+            self._backlog.append(event)
+        elif type(event) is Publish:
+            self._publish(event)
+        else:
+            self.send_run()
+            self._method(event)
+
+    def operated(self, outcome: Method | errors.AmqpError | None) -> None:
+        """Take the outcome of the operation, and go on with what waits behind it.
+
+        Raises:
+            AmqpError: the operation's, or that of one of the methods behind it.
+        """
+        self._is_busy = False
+        if isinstance(outcome, errors.AmqpError):
+            raise outcome
+        if outcome is not None:
+            if isinstance(outcome, spec.BasicCancelOk):
+                self.forget_consumer(outcome.consumer_tag)
+            self.write(outcome)
+            if isinstance(outcome, spec.BasicConsumeOk):
+                self.consumer_ready(outcome.consumer_tag)
+        while self._backlog and not self._is_busy:
+            self.receive(self._backlog.popleft())
+
+    def write(self, method: Method) -> None:
+        """Send a method on this channel."""
+        self.connection.write(self.number, method)
+
+    def _method(self, method: Method) -> None:  # noqa: C901, PLR0912 - the table of methods
+        match method:
+            case spec.BasicAck():
+                self._settle(method.delivery_tag, multiple=method.multiple)
+            case spec.BasicNack():
+                if method.requeue:
+                    self._requeue(method.delivery_tag, multiple=method.multiple)
+                else:
+                    self._settle(method.delivery_tag, multiple=method.multiple)
+            case spec.BasicReject():
+                if method.requeue:
+                    self._requeue(method.delivery_tag, multiple=False)
+                else:
+                    self._settle(method.delivery_tag, multiple=False)
+            case spec.BasicQos():
+                self._qos(method)
+            case spec.ConfirmSelect():
+                if self._confirms is None:
+                    self._confirms = Confirms()
+                if not method.nowait:
+                    self.write(spec.ConfirmSelectOk())
+            case spec.BasicRecover() | spec.BasicRecoverAsync():
+                if not method.requeue:
+                    raise errors.not_implemented("requeue=false")
+                self._return_all()
+                if isinstance(method, spec.BasicRecover):
+                    self.write(spec.BasicRecoverOk())
+            case spec.ChannelFlow():
+                if not method.active:
+                    raise errors.not_implemented("active=false")
+                self.write(spec.ChannelFlowOk(active=True))
+            case _:
+                operation = operations.of(method)
+                if operation is None:
+                    raise errors.not_implemented(method.NAME)
+                self._is_busy = True
+                self.settle_now()
+                self.connection.operate(self, operation(self, method))
+
+    # Publishing
+
+    def _publish(self, event: Publish) -> None:
+        if event.immediate:
+            raise errors.not_implemented("immediate=true")
+        known = self._routes.get(event.route)
+        if known is None:
+            self.send_run()
+            actor = self.connection.publish_actor(event.exchange)
+            if actor is None:
+                # It may be so new that this node has not heard of it: the operation waits for
+                # the catalog, and this publish is tried again behind it.
+                self._is_busy = True
+                self._backlog.appendleft(event)
+                self.connection.operate(self, operations.find_exchange(self, event.exchange))
+                return
+            if len(self._routes) >= ROUTES_MAX:
+                self._routes.clear()
+            known = self._routes[event.route] = (event.exchange, event.routing_key, actor)
+        header = event.header
+        if flags(header) & _CHECKED:
+            self._check_properties(header)
+        run = self._run
+        if run is None or self._run_key != (event.route, event.mandatory):
+            self.send_run()
+            run = self._run = PublishRun(
+                connection=self.connection.ref,
+                channel=self.number,
+                epoch=self.epoch,
+                exchange=known[0],
+                routing_key=known[1],
+                mandatory=event.mandatory,
+                first_confirm=0 if self._confirms is None else self._confirms.issued + 1,
+            )
+            self._run_key = (event.route, event.mandatory)
+        if self._confirms is not None:
+            self._confirms.issued += 1
+        record = encode_record(event.route, header, event.body)
+        run.records.append(record)
+        run.size_bytes += len(record)
+        if run.size_bytes >= RUN_BYTES_MAX:
+            self.send_run()
+
+    def _check_properties(self, header: bytes) -> None:
+        properties = Properties.decode(header)
+        if properties.user_id is not None and properties.user_id != self.connection.user:
+            message = (
+                f"user_id property set to '{properties.user_id}' "
+                f"but authenticated user was '{self.connection.user}'"
+            )
+            raise errors.precondition_failed(message)
+        if properties.expiration is not None:
+            operations.check_expiration(properties.expiration)
+
+    def send_run(self) -> None:
+        """Tell the exchange what was published so far."""
+        run, self._run, self._run_key = self._run, None, None
+        if run is None:
+            return
+        self.connection.published(run.size_bytes)
+        actor = self.connection.publish_actor(run.exchange)
+        if actor is None or not tell(actor, run):
+            # The exchange was deleted after the publish was checked: nothing is bound to it.
+            tell(self.connection.ref, run)
+
+    def run_home(self, run: PublishRun) -> None:
+        """Note that every queue has (or refused) the messages of `run`."""
+        if self._confirms is not None and run.first_confirm:
+            self._confirms.done(run.first_confirm, len(run.records), refused=run.refused)
+
+    def returned(self, run: PublishRun) -> None:
+        """Send the mandatory messages of `run` back."""
+        for record in run.records:
+            encode_return(
+                self.connection.out,
+                self.number,
+                312,
+                "NO_ROUTE",
+                record,
+                self.connection.frame_max,
+            )
+
+    def write_confirms(self) -> None:
+        """Tell the publisher what was confirmed since the last time."""
+        if self._confirms is None:
+            return
+        for confirm in self._confirms.take():
+            if confirm.refused:
+                self.write(spec.BasicNack(delivery_tag=confirm.tag, multiple=confirm.multiple))
+            else:
+                self.write(spec.BasicAck(delivery_tag=confirm.tag, multiple=confirm.multiple))
+
+    # Consuming
+
+    def deliver(self, message: Deliver) -> None:
+        """Write deliveries, as far as the channel's limit allows."""
+        consumer = message.consumer
+        entry = self.consumers.get(consumer.tag or "")
+        if entry is None or entry.consumer is not consumer:
+            self._give_back(message.uid, consumer, message.sequences, delivered=False)
+            return
+        if not entry.is_ready:
+            entry.early.append(message)
+            return
+        sequences, records, redelivered = message.sequences, message.records, message.redelivered
+        if self._limit and not consumer.no_ack:
+            room = max(self._limit - len(self._unacked), 0)
+            if room < len(sequences):
+                self._give_back(message.uid, consumer, sequences[room:], delivered=False)
+                self._pause(paused=True)
+                sequences, records = sequences[:room], records[:room]
+        out, frame_max, tag = self.connection.out, self.connection.frame_max, self._tag
+        encoder = entry.encoder
+        assert encoder is not None
+        size_bytes = 0
+        for sequence, record, again in zip(sequences, records, redelivered, strict=False):
+            tag += 1
+            encoder.append(out, tag, again, record, frame_max)
+            size_bytes += len(record)
+            if not consumer.no_ack:
+                self._unacked[tag] = Unacked(message.uid, sequence, consumer)
+        self._tag = tag
+        self.connection.written(message.uid, consumer, len(sequences), size_bytes)
+
+    def holder(self, uid: int, *, no_ack: bool) -> ConsumerEntry:
+        """Return what holds the messages that basic.get takes from a queue."""
+        entry = self.holders.get((uid, no_ack))
+        if entry is None:
+            consumer = LocalConsumer(
+                number=self.connection.services.directory.next_consumer_number(),
+                connection=self.connection.ref,
+                channel=self.number,
+                tag=None,
+                no_ack=no_ack,
+                exclusive=False,
+                prefetch=0,
+                priority=0,
+            )
+            entry = self.holders[uid, no_ack] = ConsumerEntry(uid, consumer, None, 0)
+        return entry
+
+    def write_got(self, entry: ConsumerEntry, got: Got) -> None:
+        """Send the message that basic.get took."""
+        self._tag += 1
+        if not entry.consumer.no_ack:
+            self._unacked[self._tag] = Unacked(entry.uid, got.sequence, entry.consumer)
+        encode_get_ok(
+            self.connection.out,
+            self.number,
+            self._tag,
+            got.redelivered,
+            got.ready,
+            got.record,
+            self.connection.frame_max,
+        )
+
+    def leader_changed(self, uid: int, consumer: LocalConsumer) -> None:
+        """Attach a consumer at its queue's new leader, with what it holds here."""
+        held = [u.sequence for u in self._unacked.values() if u.consumer is consumer]
+        entry = self.consumers.get(consumer.tag or "")
+        if entry is not None and entry.consumer is consumer:
+            held += [s for message in entry.early for s in message.sequences]
+        self._tell_queue(uid, Attach(consumer, held))
+        if self._is_paused:
+            self._tell_queue(uid, Adjust(consumer, paused=True))
+
+    def forget_consumer(self, tag: str) -> ConsumerEntry | None:
+        """Take a consumer out; what the client holds of it can still be settled."""
+        entry = self.consumers.pop(tag, None)
+        if entry is not None:
+            for message in entry.early:
+                self._give_back(entry.uid, entry.consumer, message.sequences, delivered=False)
+            if not any(u.consumer is entry.consumer for u in self._unacked.values()):
+                self._tell_queue(entry.uid, Detach(entry.consumer))
+        return entry
+
+    def close(self) -> None:
+        """Return everything that is not settled, and forget the rest."""
+        self.send_run()
+        self.settle_now()
+        entries = [*self.consumers.values(), *self.holders.values()]
+        known = {entry.consumer for entry in entries}
+        for unacked in self._unacked.values():
+            if unacked.consumer not in known:  # cancelled, but holding
+                known.add(unacked.consumer)
+                self._tell_queue(unacked.uid, Detach(unacked.consumer))
+        for entry in entries:
+            self._tell_queue(entry.uid, Detach(entry.consumer))
+        self.consumers.clear()
+        self.holders.clear()
+        self._unacked.clear()
+        self._backlog.clear()
+
+    def consumer_ready(self, tag: str) -> None:
+        """Let deliveries flow: the client knows of the consumer."""
+        entry = self.consumers.get(tag)
+        if entry is not None:
+            entry.is_ready = True
+            early, entry.early = entry.early, []
+            for message in early:
+                self.deliver(message)
+            if self._is_paused:
+                self._tell_queue(entry.uid, Adjust(entry.consumer, paused=True))
+
+    # Settling
+
+    def settle_now(self) -> None:
+        """Tell the queues what was settled since the last time."""
+        to_settle, self._to_settle = self._to_settle, {}
+        for uid, sequences in to_settle.items():
+            self._tell_queue(uid, Settle(sequences))
+        if self._is_paused and len(self._unacked) < (self._limit or len(self._unacked) + 1):
+            self._pause(paused=False)
+
+    def _settle(self, tag: int, *, multiple: bool) -> None:
+        for unacked in self._take_unacked(tag, multiple=multiple):
+            self._to_settle.setdefault(unacked.uid, []).append(unacked.sequence)
+
+    def _requeue(self, tag: int, *, multiple: bool) -> None:
+        self._return(self._take_unacked(tag, multiple=multiple))
+
+    def _return_all(self) -> None:
+        taken = list(self._unacked.values())
+        self._unacked.clear()
+        self._return(taken)
+
+    def _return(self, taken: Iterable[Unacked]) -> None:
+        by_consumer: dict[LocalConsumer, tuple[int, list[int]]] = {}
+        for unacked in taken:
+            by_consumer.setdefault(unacked.consumer, (unacked.uid, []))[1].append(unacked.sequence)
+        for consumer, (uid, sequences) in by_consumer.items():
+            self._give_back(uid, consumer, sequences, delivered=True)
+
+    def _take_unacked(self, tag: int, *, multiple: bool) -> Sequence[Unacked]:
+        """Take what a settlement of `tag` means out of the unacknowledged messages.
+
+        Raises:
+            AmqpError: 406, there is no such delivery (any more).
+        """
+        if not multiple:
+            unacked = self._unacked.pop(tag, None)
+            if unacked is None:
+                raise errors.precondition_failed(f"unknown delivery tag {tag}")
+            return (unacked,)
+        if tag == 0:
+            taken = list(self._unacked.values())
+            self._unacked.clear()
+            return taken
+        if tag not in self._unacked:
+            raise errors.precondition_failed(f"unknown delivery tag {tag}")
+        taken = []
+        while True:
+            first, unacked = self._unacked.popitem(last=False)
+            taken.append(unacked)
+            if first == tag:
+                return taken
+
+    def _give_back(
+        self, uid: int, consumer: LocalConsumer, sequences: Sequence[int], *, delivered: bool
+    ) -> None:
+        self._tell_queue(uid, GiveBack(consumer, sequences, delivered=delivered))
+
+    # Limits
+
+    def _qos(self, method: spec.BasicQos) -> None:
+        if method.prefetch_size:
+            message = f"prefetch_size!=0 ({method.prefetch_size})"
+            raise errors.not_implemented(message)
+        if method.is_global:
+            self._limit = method.prefetch_count
+            self._is_paused = False
+            for entry in self.consumers.values():
+                entry.consumer.prefetch = self.prefetch_of(entry.own_prefetch)
+            self._adjust_consumers()
+        else:
+            self.prefetch = method.prefetch_count
+        self.write(spec.BasicQosOk())
+
+    def prefetch_of(self, own: int) -> int:
+        """Return what a consumer with prefetch `own` may hold: never more than the channel."""
+        return min(own or self._limit, self._limit or own)
+
+    def _pause(self, *, paused: bool) -> None:
+        self._is_paused = paused
+        self._adjust_consumers()
+
+    def _adjust_consumers(self) -> None:
+        for entry in self.consumers.values():
+            if not entry.consumer.no_ack:
+                self._tell_queue(entry.uid, Adjust(entry.consumer, paused=self._is_paused))
+
+    def _tell_queue(self, uid: int, message: operations.ToQueue) -> None:
+        ref = self.connection.services.directory.queue(uid)
+        if ref is not None:
+            tell(ref, message)

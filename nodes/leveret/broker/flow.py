@@ -1,0 +1,48 @@
+"""Back-pressure on one publisher: its socket is not read while the broker has enough of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+IN_FLIGHT_MAX_BYTES: Final = 8 << 20
+"""Published bytes that no queue has confirmed to the connection yet, above which its socket is
+not read.  Reading goes on at half of it."""
+
+
+class Flow:
+    """What a connection published and the queues have not taken, and whether to read on."""
+
+    def __init__(self) -> None:
+        self.in_flight_bytes = 0
+        self._is_blocked = False
+        self._go = trio.Event()
+        self._go.set()
+
+    def published(self, size_bytes: int) -> None:
+        """Count what came in."""
+        self.in_flight_bytes += size_bytes
+        if self.in_flight_bytes > IN_FLIGHT_MAX_BYTES and self._go.is_set():
+            self._go = trio.Event()
+
+    def taken(self, size_bytes: int) -> None:
+        """Count what the queues have."""
+        self.in_flight_bytes -= size_bytes
+        self._look()
+
+    def block(self, *, blocked: bool) -> None:
+        """Stop reading from a publisher while an alarm lasts."""
+        self._is_blocked = blocked
+        if blocked and self._go.is_set():
+            self._go = trio.Event()
+        self._look()
+
+    async def go(self) -> None:
+        """Wait until the socket may be read; a checkpoint only if it may not."""
+        while not self._go.is_set():
+            await self._go.wait()
+
+    def _look(self) -> None:
+        if not self._is_blocked and self.in_flight_bytes <= IN_FLIGHT_MAX_BYTES // 2:
+            self._go.set()

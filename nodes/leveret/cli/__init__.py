@@ -1,0 +1,1 @@
+"""The `leveret` command: what an operator types, and what it prints."""
