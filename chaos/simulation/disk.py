@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import trio
 
@@ -117,179 +118,205 @@ class _File:
         return file
 
 
-class SimulatedDisk:
-    """A disk of one node in one of its lives. Time passes on trio's clock, in syncs only.
+@dataclass
+class DiskFaults:
+    """What is wrong with a disk; may be changed at any time, and outlasts the node's lives.
 
-    capacity_bytes: what fits; None is endless. May be changed at any time.
+    capacity_bytes: what fits; None is endless.
     sync_s: shortest and longest time that a sync takes.
     failing_syncs: so many of the next syncs fail with EIO.
-    syncs: so many have finished.
     """
 
-    def __init__(
-        self,
-        rng: random.Random,
-        *,
-        capacity_bytes: int | None = None,
-        sync_s: tuple[float, float] = (0.0005, 0.004),
-    ) -> None:
-        self.capacity_bytes = capacity_bytes
-        self.sync_s = sync_s
-        self.failing_syncs = 0
-        self.syncs = 0
-        self._rng = rng
-        self._files: dict[str, _File] = {}
-        # The folder as it is on the platter, and the changes to it that are not there yet.
-        self._durable_names: dict[str, _File] = {}
-        self._name_changes: list[dict[str, _File | None]] = []
-        self._names_settled = 0
-        self._is_gone = False
+    capacity_bytes: int | None = None
+    sync_s: tuple[float, float] = (0.0005, 0.004)
+    failing_syncs: int = 0
 
-    # The node's side: leveret.storage.Disk
 
-    def append_file(self, name: str, *, preallocate_bytes: int = 0) -> AppendFile:
-        self._check()
-        file = self._files.get(name)
-        if file is not None:
-            return _SimulatedAppendFile(self, name, file, len(file.now))
-        self._reserve(preallocate_bytes)
-        file = _File()
-        self._set_names({name: file})
-        if preallocate_bytes:
-            file.change(_Resize(preallocate_bytes))
-        return _SimulatedAppendFile(self, name, file, 0)
+class _Folder:
+    """The files of one disk; it outlives the node's lives until the power is lost."""
 
-    def read_file(self, name: str) -> ReadFile:
-        self._check()
-        file = self._files.get(name)
-        if file is None:
-            raise FileNotFoundError(errno.ENOENT, name)
-        return _SimulatedReadFile(self, file)
+    def __init__(self, rng: random.Random, faults: DiskFaults, files: dict[str, _File]) -> None:
+        self.rng = rng
+        self.faults = faults
+        self.files = files
+        # The names as they are on the platter, and the changes to them that are not there yet.
+        self._durable_names = dict(files)
+        self._changes: list[dict[str, _File | None]] = []
+        self._settled = 0
 
-    async def write_aside(self, name: str, buffers: Sequence[bytes]) -> None:
-        self._check()
-        temporary = name + _TEMPORARY
-        file = _File()
-        self._set_names({temporary: file})
-        data = b"".join(buffers)
-        self._reserve(len(data))
-        file.change(_Write(0, data))
-        await self._sync(name, file)
-        self.rename(temporary, name)
-        await self._sync(name, None)
+    def change(self, change: dict[str, _File | None]) -> None:
+        """Set names or remove them: all of `change`, or after a power loss perhaps none of it."""
+        _set_names(self.files, change)
+        self._changes.append(change)
 
-    def list(self, folder: str) -> Sequence[str]:
-        self._check()
-        prefix = f"{folder}/"
-        return sorted(name.removeprefix(prefix) for name in self._files if name.startswith(prefix))
-
-    def remove(self, name: str) -> None:
-        self._check()
-        if name not in self._files:
-            raise FileNotFoundError(errno.ENOENT, name)
-        self._set_names({name: None})
-
-    def rename(self, old: str, new: str) -> None:
-        self._check()
-        if old not in self._files:
-            raise FileNotFoundError(errno.ENOENT, old)
-        self._set_names({old: None, new: self._files[old]})
-
-    def free_bytes(self) -> int:
-        if self.capacity_bytes is None:
-            return 1 << 40
-        return max(0, self.capacity_bytes - self.used_bytes())
-
-    # The world's side
-
-    def crash(self) -> SimulatedDisk:
-        """The process is killed: what was written stays, durable or not."""
-        after = self._next_life()
-        after._files = self._files
-        after._durable_names = self._durable_names
-        after._name_changes = self._name_changes
-        after._names_settled = self._names_settled
-        return after
-
-    def power_loss(self) -> SimulatedDisk:
-        """The power fails: what was not synced stays in part, torn and out of order."""
-        after = self._next_life()
+    def after_power_loss(self) -> _Folder:
+        """Return what is found when the power is back."""
         names = dict(self._durable_names)
-        count = self._rng.randint(0, len(self._name_changes))
-        for change in self._name_changes[:count]:
+        for change in self._changes[: self.rng.randint(0, len(self._changes))]:
             _set_names(names, change)
-        # One file has one content, under however many names the folder's changes left it.
+        # One file has one content, under however many names the changes left it.
         contents = {
-            id(file): file.after_power_loss(self._rng)
+            id(file): file.after_power_loss(self.rng)
             for _, file in sorted(names.items(), key=lambda item: item[0])
         }
-        after._files = {name: contents[id(file)] for name, file in names.items()}
-        after._durable_names = dict(after._files)
-        return after
-
-    def rot(self, *, name: str | None = None, offset: int | None = None) -> tuple[str, int]:
-        """Flip one bit on the platter; return where. Without arguments anywhere in any file."""
-        if name is None:
-            name = self._rng.choice(sorted(name for name, file in self._files.items() if file.now))
-        file = self._files[name]
-        if offset is None:
-            offset = self._rng.randrange(len(file.now))
-        bit = 1 << self._rng.randrange(8)
-        for image in (file.now, file.durable):
-            if offset < len(image):
-                image[offset] ^= bit
-        return name, offset
+        files = {name: contents[id(file)] for name, file in names.items()}
+        return _Folder(self.rng, self.faults, files)
 
     def used_bytes(self) -> int:
         """Return how much the files take."""
-        return sum(len(file.now) for file in self._files.values())
+        return sum(len(file.now) for file in self.files.values())
 
-    def _next_life(self) -> SimulatedDisk:
-        self._check()
-        self._is_gone = True
-        return SimulatedDisk(self._rng, capacity_bytes=self.capacity_bytes, sync_s=self.sync_s)
+    def free_bytes(self) -> int:
+        """Return how much more fits."""
+        capacity = self.faults.capacity_bytes
+        return 1 << 40 if capacity is None else max(0, capacity - self.used_bytes())
 
-    # For the open files
-
-    def _check(self) -> None:
-        if self._is_gone:
-            raise DiskGone(errno.EIO, "this life of the node has ended")
-
-    def _reserve(self, more_bytes: int) -> None:
+    def reserve(self, more_bytes: int) -> None:
+        """Raise ENOSPC if the files cannot grow by `more_bytes`."""
         if more_bytes > self.free_bytes():
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    def _set_names(self, change: dict[str, _File | None]) -> None:
-        """Change the folder: all of `change`, or after a power loss perhaps none of it."""
-        _set_names(self._files, change)
-        self._name_changes.append(change)
-
-    async def _sync(self, name: str, file: _File | None) -> None:
-        """Sync one file, or the folder; what was changed before this was called."""
-        self._check()
-        names = self._names_settled + len(self._name_changes)
+    async def sync(self, life: _Life, name: str, file: _File | None) -> None:
+        """Sync one file, or the names if it is None; what was changed before this was called."""
+        life.check()
+        names = self._settled + len(self._changes)
         changes = file.changed if file is not None else 0
-        await trio.sleep(self._rng.uniform(*self.sync_s))
-        self._check()
-        self.syncs += 1
-        if self.failing_syncs:
-            self.failing_syncs -= 1
+        await trio.sleep(self.rng.uniform(*self.faults.sync_s))
+        life.check()
+        if self.faults.failing_syncs:
+            self.faults.failing_syncs -= 1
             if file is not None:
                 file.settle(changes, is_lost=True)
             raise SyncFailed(f"{name}: Input/output error")
         if file is not None:
             file.settle(changes)
             return
-        count = max(0, names - self._names_settled)
-        for change in self._name_changes[:count]:
+        count = max(0, names - self._settled)
+        for change in self._changes[:count]:
             _set_names(self._durable_names, change)
-        del self._name_changes[:count]
-        self._names_settled += count
+        del self._changes[:count]
+        self._settled += count
+
+
+class _Life:
+    """One life of a node; nothing that it holds works after its end."""
+
+    def __init__(self) -> None:
+        self._is_over = False
+
+    def check(self) -> None:
+        """Raise DiskGone if the life has ended."""
+        if self._is_over:
+            raise DiskGone(errno.EIO, "this life of the node has ended")
+
+    def end(self) -> None:
+        """Cut the node off from the disk."""
+        self.check()
+        self._is_over = True
+
+
+class SimulatedDisk:
+    """A disk of one node in one of its lives. Time passes on trio's clock, in syncs only."""
+
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        faults: DiskFaults | None = None,
+        folder: _Folder | None = None,
+    ) -> None:
+        self.faults = faults if faults is not None else DiskFaults()
+        self._folder = folder if folder is not None else _Folder(rng, self.faults, {})
+        self._rng = rng
+        self._life = _Life()
+
+    # The node's side: leveret.storage.Disk
+
+    def append_file(self, name: str, *, preallocate_bytes: int = 0) -> AppendFile:
+        self._life.check()
+        file = self._folder.files.get(name)
+        if file is not None:
+            return _SimulatedAppendFile(self._folder, self._life, name, file, len(file.now))
+        self._folder.reserve(preallocate_bytes)
+        file = _File()
+        self._folder.change({name: file})
+        if preallocate_bytes:
+            file.change(_Resize(preallocate_bytes))
+        return _SimulatedAppendFile(self._folder, self._life, name, file, 0)
+
+    def read_file(self, name: str) -> ReadFile:
+        return _SimulatedReadFile(self._life, self._existing(name))
+
+    async def write_aside(self, name: str, buffers: Sequence[bytes]) -> None:
+        self._life.check()
+        temporary = name + _TEMPORARY
+        file = _File()
+        self._folder.change({temporary: file})
+        data = b"".join(buffers)
+        self._folder.reserve(len(data))
+        file.change(_Write(0, data))
+        await self._folder.sync(self._life, temporary, file)
+        self.rename(temporary, name)
+        await self._folder.sync(self._life, name, None)
+
+    def list(self, folder: str) -> Sequence[str]:
+        self._life.check()
+        prefix = f"{folder}/"
+        names = self._folder.files
+        return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+    def remove(self, name: str) -> None:
+        self._existing(name)
+        self._folder.change({name: None})
+
+    def rename(self, old: str, new: str) -> None:
+        self._folder.change({old: None, new: self._existing(old)})
+
+    def free_bytes(self) -> int:
+        return self._folder.free_bytes()
+
+    # The world's side
+
+    def crash(self) -> SimulatedDisk:
+        """Kill the process: what was written stays, durable or not."""
+        self._life.end()
+        return SimulatedDisk(self._rng, faults=self.faults, folder=self._folder)
+
+    def power_loss(self) -> SimulatedDisk:
+        """Cut the power: what was not synced stays in part, torn and out of order."""
+        self._life.end()
+        folder = self._folder.after_power_loss()
+        return SimulatedDisk(self._rng, faults=self.faults, folder=folder)
+
+    def rot(self, *, name: str | None = None, offset: int | None = None) -> tuple[str, int]:
+        """Flip one bit on the platter; return where. Without arguments anywhere in any file."""
+        files = self._folder.files
+        if name is None:
+            name = self._rng.choice(sorted(name for name, file in files.items() if file.now))
+        if offset is None:
+            offset = self._rng.randrange(len(files[name].now))
+        bit = 1 << self._rng.randrange(8)
+        for image in (files[name].now, files[name].durable):
+            if offset < len(image):
+                image[offset] ^= bit
+        return name, offset
+
+    def used_bytes(self) -> int:
+        """Return how much the files take."""
+        return self._folder.used_bytes()
+
+    def _existing(self, name: str) -> _File:
+        self._life.check()
+        file = self._folder.files.get(name)
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, name)
+        return file
 
 
 class _SimulatedAppendFile:
-    def __init__(self, disk: SimulatedDisk, name: str, file: _File, size: int) -> None:
-        self._disk = disk
+    def __init__(self, folder: _Folder, life: _Life, name: str, file: _File, size: int) -> None:
+        self._folder = folder
+        self._life = life
         self._name = name
         self._file = file
         self._size = size
@@ -300,20 +327,20 @@ class _SimulatedAppendFile:
         return self._size
 
     def write(self, buffers: Sequence[bytes]) -> None:
-        self._disk._check()
+        self._life.check()
         data = b"".join(buffers)
-        self._disk._reserve(max(0, self._size + len(data) - len(self._file.now)))
+        self._folder.reserve(max(0, self._size + len(data) - len(self._file.now)))
         self._file.change(_Write(self._size, data))
         self._size += len(data)
 
     async def sync(self) -> None:
-        await self._disk._sync(self._name, self._file)
+        await self._folder.sync(self._life, self._name, self._file)
         if not self._is_name_durable:
-            await self._disk._sync(self._name, None)
+            await self._folder.sync(self._life, self._name, None)
             self._is_name_durable = True
 
     def truncate(self, size: int) -> None:
-        self._disk._check()
+        self._life.check()
         self._file.change(_Resize(size))
         self._size = size
 
@@ -322,12 +349,12 @@ class _SimulatedAppendFile:
 
 
 class _SimulatedReadFile:
-    def __init__(self, disk: SimulatedDisk, file: _File) -> None:
-        self._disk = disk
+    def __init__(self, life: _Life, file: _File) -> None:
+        self._life = life
         self._file = file
 
     def read(self, offset: int, size: int) -> bytes:
-        self._disk._check()
+        self._life.check()
         return bytes(self._file.now[offset : offset + size])
 
     def close(self) -> None:

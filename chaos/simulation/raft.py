@@ -317,8 +317,10 @@ class World:
         self.after(rng.choice((0.05, 0.2, 0.6, 1.0)), self._fault)
 
     def _isolate_one_then_crash_another(self, lead: NodeId) -> None:
-        """One lags; the other, which acknowledged, loses power; with the leader cut off these two
-        must elect. Where a promise that was not kept on disk does its damage."""
+        """Let one lag and one that acknowledged crash, then leave these two to elect.
+
+        With the leader cut off, a promise that was not kept on disk does its damage here.
+        """
         self.counts["targeted"] += 1
         acked, lagging = self.rng.sample([node for node in MEMBERS if node != lead], 2)
         self.disconnect(lead, lagging)
@@ -358,6 +360,7 @@ def run_seed(seed: int, *, guard: type[Guard] = Guard, faults_s: float = 8.0) ->
 
 
 def main() -> int:
+    """Run the seeds of the command line; 1 if any failed."""
     first, count = int(sys.argv[1]), int(sys.argv[2])
     failures, total = 0, Counter[str]()
     for seed in range(first, first + count):

@@ -64,7 +64,7 @@ class Node:
         self._changed = trio.lowlevel.ParkingLot()
         self.peers.on_up(lambda node: self._note("up", node))
         self.peers.on_down(lambda node: self._note("down", node))
-        self.peers.on_message("test", lambda node, payload: self._note(node, payload))
+        self.peers.on_message("test", self._note)
 
     async def run(self, *, task_status: trio.TaskStatus[Address]) -> None:
         with self.scope:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 import pytest
@@ -16,14 +17,14 @@ from .virtual import Net, Socket
 
 
 @pytest.fixture
-async def net(autojump_clock: MockClock) -> Net:
+async def net() -> Net:
     return Net()
 
 
-async def test_an_idle_link_stays_up(net: Net) -> None:
+async def test_an_idle_link_stays_up(autojump_clock: MockClock, net: Net) -> None:
     async with trio.open_nursery() as nursery:
         first, second = await pair(nursery)
-        await trio.sleep(3600)
+        await trio.sleep(600)
 
         assert [("up", TWO)] == first.events
         assert [("up", ONE)] == second.events
@@ -31,7 +32,7 @@ async def test_an_idle_link_stays_up(net: Net) -> None:
 
 
 async def test_an_unplugged_peer_is_down_after_the_time_of_silence(
-    net: Net, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with trio.open_nursery() as nursery:
         first, second = await pair(nursery)
@@ -52,9 +53,11 @@ async def test_an_unplugged_peer_is_down_after_the_time_of_silence(
     }
 
 
-async def test_a_stopped_peer_is_noticed_even_while_one_sends_to_it(net: Net) -> None:
+async def test_a_stopped_peer_is_noticed_even_while_one_sends_to_it(
+    autojump_clock: MockClock, net: Net
+) -> None:
     async with trio.open_nursery() as nursery:
-        first, second = await pair(nursery)
+        _, second = await pair(nursery)
         dialler, acceptor = net.connections[-1]
         acceptor.outgoing.is_stuck = True  # node 1 is stopped: it neither sends ...
         dialler.outgoing.is_stuck = True  # ... nor reads
@@ -67,7 +70,9 @@ async def test_a_stopped_peer_is_noticed_even_while_one_sends_to_it(net: Net) ->
         nursery.cancel_scope.cancel()
 
 
-async def test_a_new_connection_replaces_one_that_is_half_open(net: Net) -> None:
+async def test_a_new_connection_replaces_one_that_is_half_open(
+    autojump_clock: MockClock, net: Net
+) -> None:
     async with trio.open_nursery() as nursery:
         first, second = await pair(nursery)
         dialler, acceptor = net.connections[-1]
@@ -84,10 +89,12 @@ async def test_a_new_connection_replaces_one_that_is_half_open(net: Net) -> None
         nursery.cancel_scope.cancel()
 
 
-async def test_down_comes_before_the_next_up_and_ends_what_was_handed_on(net: Net) -> None:
+async def test_down_comes_before_the_next_up_and_ends_what_was_handed_on(
+    autojump_clock: MockClock, net: Net
+) -> None:
     async with trio.open_nursery() as nursery:
-        first, second = await pair(nursery)
-        numbers = iter(range(10**6))
+        first, second = await pair(nursery, config=TransportConfig(retry_max_s=0.05))
+        numbers = itertools.count()
 
         async def chatter() -> None:
             while True:
@@ -120,7 +127,9 @@ async def test_down_comes_before_the_next_up_and_ends_what_was_handed_on(net: Ne
     assert last > 100
 
 
-async def test_a_handler_that_removes_its_peer_gets_nothing_more(net: Net) -> None:
+async def test_a_handler_that_removes_its_peer_gets_nothing_more(
+    autojump_clock: MockClock, net: Net
+) -> None:
     got: list[object] = []
     async with trio.open_nursery() as nursery:
         first, second = await pair(nursery)
@@ -139,7 +148,9 @@ async def test_a_handler_that_removes_its_peer_gets_nothing_more(net: Net) -> No
     assert [0, 1, 2, 3] == got
 
 
-async def test_messages_queued_in_one_turn_go_out_in_one_send(net: Net) -> None:
+async def test_messages_queued_in_one_turn_go_out_in_one_send(
+    autojump_clock: MockClock, net: Net
+) -> None:
     async with trio.open_nursery() as nursery:
         first, second = await pair(nursery)
         await wait_all_tasks_blocked()
@@ -161,7 +172,7 @@ async def test_messages_queued_in_one_turn_go_out_in_one_send(net: Net) -> None:
 
 
 async def test_a_peer_that_does_not_keep_up_is_dropped_and_linked_anew(
-    net: Net, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = TransportConfig(
         frame_max_bytes=1 << 20, queue_congested_bytes=1 << 20, queue_limit_bytes=4 << 20
@@ -191,7 +202,7 @@ async def test_a_peer_that_does_not_keep_up_is_dropped_and_linked_anew(
 
 @pytest.mark.parametrize("said", [b"", b"\x40\0", b"\x40\0\0\0\x92\xa6#hel"])
 async def test_half_a_hello_is_closed_at_the_deadline(
-    net: Net, said: bytes, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, net: Net, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with trio.open_nursery() as nursery:
         first = Node(identity(1))
@@ -209,7 +220,9 @@ async def test_half_a_hello_is_closed_at_the_deadline(
     assert ["the hello was not finished in time"] == [r.reason for r in caplog.records]
 
 
-async def test_strangers_beyond_the_limit_are_closed_at_once(net: Net) -> None:
+async def test_strangers_beyond_the_limit_are_closed_at_once(
+    autojump_clock: MockClock, net: Net
+) -> None:
     config = TransportConfig(handshakes_max=3)
     async with trio.open_nursery() as nursery:
         first = Node(identity(1), config=config)
@@ -228,7 +241,7 @@ async def test_strangers_beyond_the_limit_are_closed_at_once(net: Net) -> None:
 
 
 async def test_dialling_backs_off_with_jitter_to_two_seconds_and_says_so_once(
-    net: Net, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     async with trio.open_nursery() as nursery:
@@ -238,7 +251,7 @@ async def test_dialling_backs_off_with_jitter_to_two_seconds_and_says_so_once(
         nursery.cancel_scope.cancel()
 
     times = [at for _, at in net.dials]
-    waits = [after - before for before, after in zip(times, times[1:], strict=False)]
+    waits = [after - before for before, after in itertools.pairwise(times)]
     limits = [min(2.0, 0.05 * 2**n) for n in range(len(waits))]
     assert all(
         max(0.05, most / 2) <= wait <= most for wait, most in zip(waits, limits, strict=True)
@@ -247,7 +260,7 @@ async def test_dialling_backs_off_with_jitter_to_two_seconds_and_says_so_once(
     assert ["node not reached, dialling on"] == [r.message for r in caplog.records]
 
 
-async def test_the_lower_id_never_dials(net: Net) -> None:
+async def test_the_lower_id_never_dials(autojump_clock: MockClock, net: Net) -> None:
     async with trio.open_nursery() as nursery:
         first = Node(identity(1), members=MEMBERS | {TWO: ANYWHERE._replace(port=9)})
         await start(nursery, first)
@@ -257,7 +270,7 @@ async def test_the_lower_id_never_dials(net: Net) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_removed_node_is_no_longer_dialled(net: Net) -> None:
+async def test_a_removed_node_is_no_longer_dialled(autojump_clock: MockClock, net: Net) -> None:
     async with trio.open_nursery() as nursery:
         second = Node(identity(2), members={ONE: ANYWHERE._replace(port=9)})
         await start(nursery, second)
@@ -275,7 +288,7 @@ async def test_a_removed_node_is_no_longer_dialled(net: Net) -> None:
 
 
 async def test_messages_for_nobody_are_dropped_and_said_once(
-    net: Net, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with trio.open_nursery() as nursery:
         first, second = await pair(nursery)
@@ -288,7 +301,7 @@ async def test_messages_for_nobody_are_dropped_and_said_once(
     assert ["messages on an unknown channel are dropped"] == [r.message for r in caplog.records]
 
 
-async def test_a_handler_that_raises_ends_the_node(net: Net) -> None:
+async def test_a_handler_that_raises_ends_the_node(autojump_clock: MockClock, net: Net) -> None:
     def take(_: object, __: object) -> None:
         raise ZeroDivisionError
 

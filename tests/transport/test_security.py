@@ -66,7 +66,7 @@ def test_missing_and_malformed_files_are_clear_errors(tmp_path: Path) -> None:
         ClusterCredentials.load(tmp_path)
     ClusterCredentials("hares", new_token()).save(tmp_path)
     (tmp_path / "node.pem").write_text("half")
-    with pytest.raises(TransportError, match="needs all of ca.pem, node.pem and node.key"):
+    with pytest.raises(TransportError, match=r"needs all of ca\.pem, node\.pem and node\.key"):
         ClusterCredentials.load(tmp_path)
     (tmp_path / "token").write_text("no digits")
     with pytest.raises(TransportError, match="hexadecimal"):

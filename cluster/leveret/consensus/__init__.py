@@ -1,0 +1,46 @@
+"""Agreement of the nodes: Raft groups over PySyncObj's core, and exactly-once submission to them.
+
+machine    the interface of a replicated state machine
+replicas   all groups of a node
+group      one group on one node: submissions, entries, snapshots
+sessions   exactly-once submission
+engine     the seam to the core
+pysyncobj  the engine over PySyncObj
+guard      what makes that core safe: everything between it and the wire
+elections  when to stand for election
+journal    a group's log as PySyncObj's journal
+entries    bytes of an entry
+messages   what members say to each other
+"""
+
+from leveret.consensus.engine import EngineConfig, Role, SnapshotMark
+from leveret.consensus.errors import (
+    BadEntry,
+    BadMessage,
+    BadSnapshot,
+    ConsensusError,
+    MachineFailed,
+    SafetyViolation,
+)
+from leveret.consensus.group import Group, GroupConfig, GroupStatus, PeerStatus
+from leveret.consensus.machine import Machine
+from leveret.consensus.replicas import Replicas, ReplicasConfig
+
+__all__ = [
+    "BadEntry",
+    "BadMessage",
+    "BadSnapshot",
+    "ConsensusError",
+    "EngineConfig",
+    "Group",
+    "GroupConfig",
+    "GroupStatus",
+    "Machine",
+    "MachineFailed",
+    "PeerStatus",
+    "Replicas",
+    "ReplicasConfig",
+    "Role",
+    "SafetyViolation",
+    "SnapshotMark",
+]

@@ -133,6 +133,11 @@ class Engine(Protocol):
         """Who is to lead next, while a transfer is under way; proposals are refused then."""
         ...
 
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether `advance` has something to do once more of the journal is durable."""
+        ...
+
     def match(self) -> dict[NodeId, int]:
         """Return how far each other member is known to hold the leader's log, if we lead."""
         ...

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import trio
 
-from leveret.actors import Actor, Ref
+from leveret.actors import Actor
 from leveret.consensus.engine import Durability, Engine, EngineConfig, Role, SnapshotMark
 from leveret.consensus.entries import Batch, decode_entry, encode_entry, split_commands, unseal
 from leveret.consensus.errors import BadEntry, BadSnapshot, SafetyViolation
@@ -44,6 +44,9 @@ from leveret.storage import GroupLog, Snapshot
 from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
+
+TRANSFER_LAG_MAX = 16
+"""Entries that a member may lack when it asks for leadership."""
 
 _STATE = struct.Struct("<BQ")  # version, stamp in ms; then the sessions, then the machine's state
 _STATE_VERSION = 1
@@ -165,7 +168,8 @@ class Group(Actor[GroupMessage]):
         self._is_awake = False
 
         self._sessions = SessionTable()
-        self._stamp_ms = 0
+        self._stamp_ms = 0  # of the last entry applied
+        self._stamp_proposed_ms = 0
         self._outbox = Outbox(node, boot)
         self._intake = Intake()
         self._in_flight = 0  # own entries proposed in this term and not applied
@@ -285,16 +289,19 @@ class Group(Actor[GroupMessage]):
             durable_index=self._log.durable_index,
             snapshot_index=self._snapshot_index,
             pending_bytes=self.pending_bytes,
-            peers={
-                node: PeerStatus(match, last - match) for node, match in engine.match().items()
-            },
+            peers={node: PeerStatus(match, last - match) for node, match in engine.match().items()},
         )
 
     # What `Replicas` uses.
 
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether there is something to do once the journal has become durable further."""
+        return self._engine.waits_for_disk
+
     def wake(self) -> None:
         """Let the actor look for work; cheap if it will anyway."""
-        if not self._is_awake:
+        if self._was_started and not self._is_awake:
             self._is_awake = True
             self.ref.tell(WAKE)
 
@@ -338,7 +345,7 @@ class Group(Actor[GroupMessage]):
         if self._failure is not None or self._was_started:
             raise SafetyViolation(f"group {self.number} has failed") from self._failure
         self._was_started = True
-        self._outgoing()
+        self.wake()
 
     def receive(self, message: GroupMessage) -> None:
         try:
@@ -374,7 +381,9 @@ class Group(Actor[GroupMessage]):
                 if term == self._engine.term and sender == self._engine.leader:
                     self._outbox.rewind(sequence if boot == self._boot else 0)
             case TransferRequest(term):
-                if term == self._engine.term:
+                # A transfer holds up proposals until the other has caught up.
+                lag = self._engine.last_index - self._engine.match().get(sender, 0)
+                if term == self._engine.term and lag <= TRANSFER_LAG_MAX:
                     self._engine.transfer(sender)
             case (
                 Append()
@@ -497,8 +506,6 @@ class Group(Actor[GroupMessage]):
             is_any = True
         return is_any
 
-    _stamp_proposed_ms = 0
-
     # Applying. Called by the engine, in the constructor too.
 
     def _apply(self, index: int, payload: bytes) -> None:
@@ -506,7 +513,7 @@ class Group(Actor[GroupMessage]):
         self._stamp_ms = stamp_ms = max(stamp_ms, self._stamp_ms)
         self._entries_since_snapshot += 1
         self._bytes_since_snapshot += len(payload)
-        apply, is_own = self._machine.apply, False
+        apply = self._machine.apply
         for batch, at in batches:
             if batch.node == self._node and batch.boot > self._boot:
                 raise SafetyViolation(f"node {self._node} had a start {batch.boot} after this one")
@@ -517,10 +524,9 @@ class Group(Actor[GroupMessage]):
                 for command, offset in split_commands(batch)
             ]
             if batch.node == self._node and batch.boot == self._boot:
-                is_own = True
                 self._completed.append((batch.sequence, replies))
-        if self._in_flight and (is_own or batches):
-            self._in_flight -= 1
+        # While a ready leader has entries in flight, all that is applied is its own.
+        self._in_flight = max(self._in_flight - 1, 0)
 
     def _tell(self) -> None:
         """Give replies, and tell that something was applied."""
@@ -555,16 +561,3 @@ class Group(Actor[GroupMessage]):
         target = min(self._snapshot_index - 1, self._engine.safe_index)
         if target > self._log.first_index:
             self._log.trim(target)
-
-
-__all__ = [
-    "TICK",
-    "Group",
-    "GroupConfig",
-    "GroupMessage",
-    "GroupStatus",
-    "LinkChanged",
-    "PeerStatus",
-    "Received",
-    "Ref",
-]

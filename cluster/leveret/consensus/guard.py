@@ -27,6 +27,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log
 from leveret.consensus.errors import SafetyViolation
@@ -42,8 +45,6 @@ from leveret.consensus.messages import (
     VoteRequest,
 )
 from leveret.transport import NodeId
-from pysyncobj.node import Node  # type: ignore[import-untyped]
-from pysyncobj.transport import Transport  # type: ignore[import-untyped]
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,9 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         elif kind == "timeout_now":
             self._ready.append((peer, TimeoutNow(_int(message["term"]))))
         else:
-            raise AssertionError(f"the core sends {kind!r}, which its configuration rules out")
+            # A proposal made while leadership was lost, which the core would forward as a pickle.
+            # Whoever submitted it does so again.
+            assert kind == "apply_command", f"the core sends {kind!r}, which nothing here causes"
         return True
 
     def _hold(self, peer: NodeId, message: Message) -> None:
@@ -191,6 +194,13 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             _, peer, message = held.popleft()
             if peer in self._up:
                 self._ready.append((peer, message))
+
+    def waits_for_disk(self) -> bool:
+        """Whether there are promises held back, or acknowledgements that do not count yet."""
+        if self._held:
+            return True
+        followers = self._followers.values()
+        return self.core.is_leader and any(f.match_index > f.counted_index for f in followers)
 
     def take(self) -> list[tuple[NodeId, Message]]:
         """Take what may leave now."""
@@ -313,9 +323,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
                 if current_term > self.core.term:
                     self._raise_term(peer, current_term)
                 elif (
-                    is_granted
-                    and term == self.core.term + 1
-                    and self._elections.agreed(peer, term)
+                    is_granted and term == self.core.term + 1 and self._elections.agreed(peer, term)
                 ):
                     self.stand()
             case Stale(term):

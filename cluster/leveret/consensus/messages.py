@@ -188,9 +188,7 @@ def _append(fields: tuple[object, ...]) -> Append:
         raise BadMessage("impossible previous entry")
     if entries and (entries[0][0] < previous_term or entries[-1][0] > term):
         raise BadMessage("entries of an impossible term")
-    return Append(
-        term, sequence, previous_index, previous_term, commit_index, safe_index, entries
-    )
+    return Append(term, sequence, previous_index, previous_term, commit_index, safe_index, entries)
 
 
 def _reply(fields: tuple[object, ...]) -> Reply:

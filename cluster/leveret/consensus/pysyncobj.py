@@ -19,7 +19,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import pysyncobj.syncobj as syncobj  # type: ignore[import-untyped]
+from pysyncobj import SyncObj, SyncObjConf, replicated, syncobj
+from pysyncobj.node import Node
+
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log, Role, SnapshotMark
 from leveret.consensus.entries import seal
@@ -28,8 +30,6 @@ from leveret.consensus.guard import Guard
 from leveret.consensus.journal import CoreJournal, check_continues
 from leveret.consensus.messages import Message
 from leveret.transport import NodeId
-from pysyncobj import SyncObj, SyncObjConf, replicated
-from pysyncobj.node import Node  # type: ignore[import-untyped]
 
 NEVER_S = 1e8
 """Three years: for the core's own timers, which others have taken over."""
@@ -77,7 +77,7 @@ class _Core(SyncObj):  # type: ignore[misc]  # the base class is untyped
         # The core counts an entry as applied after this returns.
         self._apply(self.raftLastApplied + 1, payload)
 
-    def _checkCommandsToApply(self) -> None:  # noqa: N802
+    def _checkCommandsToApply(self) -> None:
         # The core takes commands for as long as its send period lasts: here, until none is left.
         self.conf.appendEntriesPeriod = NEVER_S
         try:
@@ -100,12 +100,12 @@ class _View:
 
     @property
     def leader(self) -> NodeId | None:
-        node = self._core._getLeader()  # noqa: SLF001
+        node = self._core._getLeader()
         return None if node is None else NodeId(node.id)
 
     @property
     def is_leader(self) -> bool:
-        return cast("bool", self._core._isLeader())  # noqa: SLF001
+        return cast("bool", self._core._isLeader())
 
     @property
     def commit_index(self) -> int:
@@ -178,7 +178,7 @@ class PySyncObjEngine:
             node, self._peers, self._conf(journal, snapshot), self._guard, self._apply
         )
         self._core.conf.appendEntriesPeriod = APPEND_ALWAYS_S
-        assert self._core._getRaftLogSize() == len(journal)  # noqa: SLF001  # it is attached
+        assert self._core._getRaftLogSize() == len(journal)  # it is attached
         self._view = self._guard.core = _View(self._core)
         # The first tick loads the dump, and applies what is known to be committed.
         self._tick_core()
@@ -262,6 +262,10 @@ class PySyncObjEngine:
     def transferring_to(self) -> NodeId | None:
         return None if self._transfer is None else self._transfer[0]
 
+    @property
+    def waits_for_disk(self) -> bool:
+        return not self._peers or self._guard.waits_for_disk()
+
     def match(self) -> dict[NodeId, int]:
         return dict(self._guard.match()) if self._view.is_leader else {}
 
@@ -270,7 +274,7 @@ class PySyncObjEngine:
     def propose(self, payload: bytes) -> bool:
         if not self.is_ready or self._transfer is not None:
             return False
-        self._core._applyCommand(seal(payload), None)  # noqa: SLF001  # the public way pickles
+        self._core._applyCommand(seal(payload), None)  # the public way pickles
         return True
 
     def step(self, sender: NodeId, message: Message) -> None:

@@ -57,7 +57,7 @@ class SessionTable:
         return self._last.get(node, (0, 0))
 
     def admit(self, batch: Batch) -> bool:
-        """Whether to apply a batch now: the next one of the newest boot, or the first of a newer."""
+        """Whether to apply a batch: the next of the newest boot, or the first of a newer one."""
         boot, last = self.position(batch.node)
         if batch.boot > boot:
             last = 0
@@ -198,7 +198,9 @@ class Outbox:
                 self._progress_s = now_s
             self._seal()
         first = self._last_sequence - len(self._pending)
-        batches = [pending.batch for pending in self._pending if pending.batch.sequence > self._sent]
+        batches = [
+            pending.batch for pending in self._pending if pending.batch.sequence > self._sent
+        ]
         if batches and self._sent <= first:
             self._progress_s = now_s
         self._sent = self._last_sequence

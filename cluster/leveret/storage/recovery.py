@@ -102,8 +102,9 @@ async def recover(disk: Disk) -> Recovered:
     recovered.last_number = number
     expected = _older_segments(reader)
     _check_present(expected, numbers)
-    for leftover in set(numbers) - set(expected) - {number}:
-        disk.remove(segment_name(leftover))
+    for leftover in numbers:
+        if leftover < number and leftover not in expected:
+            disk.remove(segment_name(leftover))
     for older, size in sorted(expected.items()):
         _replay(recovered, older, SegmentReader(disk, older), size=size)
         await trio.lowlevel.checkpoint()

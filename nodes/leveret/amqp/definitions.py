@@ -1,4 +1,4 @@
-"""The tables of AMQP 0-9-1 as RabbitMQ speaks it: the source that `generate.py` turns into `spec.py`.
+"""The tables of AMQP 0-9-1 as RabbitMQ speaks it, from which `generate.py` makes `spec.py`.
 
 Names, ids, argument types and defaults are those of the specification, with RabbitMQ's extensions
 (basic.nack, confirm, exchange.bind, connection.blocked, connection.update-secret, basic.cancel in

@@ -54,8 +54,10 @@ class AmqpError(ProtocolError):
     @property
     def scope(self) -> Scope:
         """Which of the two this error closes, by RabbitMQ's fixed table; unknown codes: all."""
-        return "channel" if REPLY_CODES.get(self.reply_code, ("", ""))[1] == "channel" else (
-            "connection"
+        return (
+            "channel"
+            if REPLY_CODES.get(self.reply_code, ("", ""))[1] == "channel"
+            else ("connection")
         )
 
     def caused_by(self, class_id: int, method_id: int) -> AmqpError:
@@ -68,9 +70,7 @@ class AmqpError(ProtocolError):
 
 def amqp_error(reply_code: int, detail: str, class_id: int = 0, method_id: int = 0) -> AmqpError:
     """The error with `reply_code` from the table and the text `NAME - detail`."""
-    return AmqpError(
-        reply_code, f"{REPLY_CODES[reply_code][0]} - {detail}", class_id, method_id
-    )
+    return AmqpError(reply_code, f"{REPLY_CODES[reply_code][0]} - {detail}", class_id, method_id)
 
 
 def content_too_large(detail: str, class_id: int = 0, method_id: int = 0) -> AmqpError:

@@ -177,6 +177,6 @@ Event = Publish | Ack | MethodReceived | ContentReceived | ChannelFailed | Conne
 
 def _equal(one: object, other: object) -> bool:
     if type(one) is not type(other):
-        return NotImplemented
+        return False
     names: tuple[str, ...] = type(one).__slots__  # type: ignore[attr-defined]
     return all(getattr(one, name) == getattr(other, name) for name in names)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import struct
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from leveret.amqp.errors import syntax_error
 
@@ -133,13 +133,13 @@ class Float(float):
     __slots__ = ("raw",)
     raw: bytes
 
-    def __new__(cls, value: float) -> Float:
+    def __new__(cls, value: float) -> Self:
         self = super().__new__(cls, value)
         self.raw = _FLOAT.pack(value)
         return self
 
     @classmethod
-    def from_octets(cls, raw: bytes) -> Float:
+    def from_octets(cls, raw: bytes) -> Self:
         """The value whose wire form is `raw`, four octets."""
         self = super().__new__(cls, _FLOAT.unpack(raw)[0])
         self.raw = raw
@@ -147,8 +147,8 @@ class Float(float):
 
 
 Value: TypeAlias = (
-    "None | bool | int | float | str | bytes | bytearray | Decimal | datetime"
-    " | Sequence[Value] | Mapping[str, Value]"
+    "bool | int | float | str | bytes | bytearray | Decimal | datetime"
+    " | Sequence[Value] | Mapping[str, Value] | None"
 )
 Table: TypeAlias = "dict[str, Value]"
 
@@ -359,7 +359,7 @@ def _encoded_int(value: int) -> bytes:
 def _encoded_decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
-        raise ValueError(f"{value} has no wire form")
+        raise ValueError(f"{value} has no wire form")  # noqa: TRY004 - an infinity or NaN
     scale = max(0, -exponent)
     unscaled = int("".join(map(str, digits)) or "0") * 10 ** max(0, min(exponent, 11))
     if sign or unscaled > 0xFFFFFFFF or scale > 255:

@@ -48,9 +48,7 @@ def encode_content(
     return b"".join(parts)
 
 
-def append_body(
-    parts: list[bytes], channel: int, body: bytes | memoryview, frame_max: int
-) -> None:
+def append_body(parts: list[bytes], channel: int, body: bytes | memoryview, frame_max: int) -> None:
     """Append the body frames of `body` to `parts`, none longer than `frame_max`."""
     size = len(body)
     step = frame_max - OVERHEAD if frame_max else size

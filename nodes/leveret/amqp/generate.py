@@ -33,13 +33,13 @@ _HEADER = '''\
 Longer than 700 lines because it is flat and generated.
 """
 # Slots stand in wire order, and the layout is the generator's.
-# ruff: noqa: RUF023
+# ruff: noqa: A001, A002, RUF023
 # fmt: off
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
-from struct import error as StructError
 from typing import TYPE_CHECKING, Final, Self
 
 from leveret.amqp.errors import command_invalid, malformed_arguments, not_implemented
@@ -110,7 +110,7 @@ def _class(definition: Definition, layouts: set[str]) -> str:
     arguments = [_argument(text) for text in definition.arguments.split()]
     lines = [
         f"\n\nclass {_class_name(definition.name)}(Method):",
-        f'    """{definition.name}"""',
+        f'    """The method {definition.name}."""',
         "",
         *_slots(arguments),
         f"    CLASS_ID = {definition.class_id}",
@@ -177,9 +177,7 @@ def _layout(group: list[list[_Argument]]) -> str:
     return "".join(_FIXED.get(item[0].type, "B") for item in group)
 
 
-def _encode(
-    definition: Definition, arguments: list[_Argument], layouts: set[str]
-) -> list[str]:
+def _encode(definition: Definition, arguments: list[_Argument], layouts: set[str]) -> list[str]:
     head = f'b"{_octets(_id(definition).to_bytes(4, "big"))}"'
     lines = ["    def encode(self) -> bytes:"]
     if not arguments:
@@ -210,7 +208,7 @@ def _encode(
             '            return b"".join((',
             *(f"                {part}," for part in parts),
             "            ))",
-            "        except StructError as error:",
+            "        except struct.error as error:",
             f'            raise ValueError(f"{definition.name}: {{error}}") from None',
         ]
     return [
@@ -221,9 +219,7 @@ def _encode(
     ]
 
 
-def _decode(
-    definition: Definition, arguments: list[_Argument], layouts: set[str]
-) -> list[str]:
+def _decode(definition: Definition, arguments: list[_Argument], layouts: set[str]) -> list[str]:
     ids = f"{definition.class_id}, {definition.method_id}"
     fail = f"malformed_arguments(payload[offset:], {ids})"
     lines = [
@@ -241,7 +237,7 @@ def _decode(
     for group in _groups(arguments):
         lines += ["            " + line for line in _read(group, definition, layouts)]
     lines += [
-        "        except (IndexError, StructError, UnicodeDecodeError):",
+        "        except (IndexError, struct.error, UnicodeDecodeError):",
         f"            raise {fail} from None",
         "        if at != len(payload):",
         f"            raise {fail}",
@@ -253,9 +249,7 @@ def _decode(
     return lines
 
 
-def _read(
-    group: list[list[_Argument]], definition: Definition, layouts: set[str]
-) -> list[str]:
+def _read(group: list[list[_Argument]], definition: Definition, layouts: set[str]) -> list[str]:
     argument = group[0][0]
     name = argument.name
     if _is_fixed(group):

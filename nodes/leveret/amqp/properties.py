@@ -10,8 +10,8 @@ Spec: AMQP 0-9-1, 4.2.6.1.
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
-from struct import error as StructError
 from typing import TYPE_CHECKING, Final
 
 from leveret.amqp.definitions import PROPERTIES
@@ -88,7 +88,7 @@ def is_well_formed(header: bytes) -> bool:
                 at += 4 + _LENGTH.unpack_from(header, at)[0]
             else:
                 at += 8
-    except (IndexError, StructError):
+    except (IndexError, struct.error):
         return False
     return at == size
 
@@ -181,7 +181,7 @@ class Properties:
             else:
                 try:
                     parts.append(_LONGLONG.pack(value))
-                except StructError as error:
+                except struct.error as error:
                     raise ValueError(f"{name}: {error}") from None
         parts[0] = _HEAD.pack(_CLASS_BASIC, 0, body_size, present)
         return b"".join(parts)
@@ -221,7 +221,7 @@ class Properties:
                 else:
                     object.__setattr__(self, name, _LONGLONG.unpack_from(header, at)[0])
                     at += 8
-        except (IndexError, StructError):
+        except (IndexError, struct.error):
             raise malformed_header() from None
         if at != len(header) or present & _UNKNOWN:
             raise malformed_header()

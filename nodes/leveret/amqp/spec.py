@@ -3,13 +3,13 @@
 Longer than 700 lines because it is flat and generated.
 """
 # Slots stand in wire order, and the layout is the generator's.
-# ruff: noqa: RUF023
+# ruff: noqa: A001, A002, RUF023
 # fmt: off
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
-from struct import error as StructError
 from typing import TYPE_CHECKING, Final, Self
 
 from leveret.amqp.errors import command_invalid, malformed_arguments, not_implemented
@@ -59,7 +59,7 @@ _QB: Final = Struct(">QB")
 
 
 class ConnectionStart(Method):
-    """connection.start"""
+    """The method connection.start."""
 
     __slots__ = (
         "version_major",
@@ -101,7 +101,7 @@ class ConnectionStart(Method):
                 encode_longstr(self.mechanisms),
                 encode_longstr(self.locales),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"connection.start: {error}") from None
 
     @classmethod
@@ -119,7 +119,7 @@ class ConnectionStart(Method):
             end = at + 4 + size
             locales = payload[at + 4 : end]
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 10) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 10)
@@ -133,7 +133,7 @@ class ConnectionStart(Method):
 
 
 class ConnectionStartOk(Method):
-    """connection.start-ok"""
+    """The method connection.start-ok."""
 
     __slots__ = (
         "client_properties",
@@ -187,7 +187,7 @@ class ConnectionStartOk(Method):
             end = at + 1 + payload[at]
             locale = payload[at + 1 : end].decode()
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 11) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 11)
@@ -200,7 +200,7 @@ class ConnectionStartOk(Method):
 
 
 class ConnectionSecure(Method):
-    """connection.secure"""
+    """The method connection.secure."""
 
     __slots__ = (
         "challenge",
@@ -235,7 +235,7 @@ class ConnectionSecure(Method):
             end = at + 4 + size
             challenge = payload[at + 4 : end]
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 20) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 20)
@@ -245,7 +245,7 @@ class ConnectionSecure(Method):
 
 
 class ConnectionSecureOk(Method):
-    """connection.secure-ok"""
+    """The method connection.secure-ok."""
 
     __slots__ = (
         "response",
@@ -280,7 +280,7 @@ class ConnectionSecureOk(Method):
             end = at + 4 + size
             response = payload[at + 4 : end]
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 21) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 21)
@@ -290,7 +290,7 @@ class ConnectionSecureOk(Method):
 
 
 class ConnectionTune(Method):
-    """connection.tune"""
+    """The method connection.tune."""
 
     __slots__ = (
         "channel_max",
@@ -323,7 +323,7 @@ class ConnectionTune(Method):
                 b"\x00\x0a\x00\x1e",
                 _HIH.pack(self.channel_max, self.frame_max, self.heartbeat),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"connection.tune: {error}") from None
 
     @classmethod
@@ -332,7 +332,7 @@ class ConnectionTune(Method):
         try:
             channel_max, frame_max, heartbeat = _HIH.unpack_from(payload, at)
             at += 8
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 30) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 30)
@@ -344,7 +344,7 @@ class ConnectionTune(Method):
 
 
 class ConnectionTuneOk(Method):
-    """connection.tune-ok"""
+    """The method connection.tune-ok."""
 
     __slots__ = (
         "channel_max",
@@ -377,7 +377,7 @@ class ConnectionTuneOk(Method):
                 b"\x00\x0a\x00\x1f",
                 _HIH.pack(self.channel_max, self.frame_max, self.heartbeat),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"connection.tune-ok: {error}") from None
 
     @classmethod
@@ -386,7 +386,7 @@ class ConnectionTuneOk(Method):
         try:
             channel_max, frame_max, heartbeat = _HIH.unpack_from(payload, at)
             at += 8
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 31) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 31)
@@ -398,7 +398,7 @@ class ConnectionTuneOk(Method):
 
 
 class ConnectionOpen(Method):
-    """connection.open"""
+    """The method connection.open."""
 
     __slots__ = (
         "virtual_host",
@@ -433,7 +433,7 @@ class ConnectionOpen(Method):
                 encode_shortstr(self.capabilities),
                 _B.pack(bool(self.insist)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"connection.open: {error}") from None
 
     @classmethod
@@ -448,7 +448,7 @@ class ConnectionOpen(Method):
             at = end
             (insist_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 40) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 40)
@@ -460,7 +460,7 @@ class ConnectionOpen(Method):
 
 
 class ConnectionOpenOk(Method):
-    """connection.open-ok"""
+    """The method connection.open-ok."""
 
     __slots__ = (
         "known_hosts",
@@ -494,7 +494,7 @@ class ConnectionOpenOk(Method):
             end = at + 1 + payload[at]
             known_hosts = payload[at + 1 : end].decode()
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 41) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 41)
@@ -504,7 +504,7 @@ class ConnectionOpenOk(Method):
 
 
 class ConnectionClose(Method):
-    """connection.close"""
+    """The method connection.close."""
 
     __slots__ = (
         "reply_code",
@@ -542,7 +542,7 @@ class ConnectionClose(Method):
                 encode_shortstr(self.reply_text),
                 _HH.pack(self.class_id, self.method_id),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"connection.close: {error}") from None
 
     @classmethod
@@ -556,7 +556,7 @@ class ConnectionClose(Method):
             at = end
             class_id, method_id = _HH.unpack_from(payload, at)
             at += 4
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 50) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 50)
@@ -569,7 +569,7 @@ class ConnectionClose(Method):
 
 
 class ConnectionCloseOk(Method):
-    """connection.close-ok"""
+    """The method connection.close-ok."""
 
     __slots__ = ()
     CLASS_ID = 10
@@ -592,7 +592,7 @@ class ConnectionCloseOk(Method):
 
 
 class ConnectionBlocked(Method):
-    """connection.blocked"""
+    """The method connection.blocked."""
 
     __slots__ = (
         "reason",
@@ -626,7 +626,7 @@ class ConnectionBlocked(Method):
             end = at + 1 + payload[at]
             reason = payload[at + 1 : end].decode()
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 60) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 60)
@@ -636,7 +636,7 @@ class ConnectionBlocked(Method):
 
 
 class ConnectionUnblocked(Method):
-    """connection.unblocked"""
+    """The method connection.unblocked."""
 
     __slots__ = ()
     CLASS_ID = 10
@@ -659,7 +659,7 @@ class ConnectionUnblocked(Method):
 
 
 class ConnectionUpdateSecret(Method):
-    """connection.update-secret"""
+    """The method connection.update-secret."""
 
     __slots__ = (
         "new_secret",
@@ -701,7 +701,7 @@ class ConnectionUpdateSecret(Method):
             end = at + 1 + payload[at]
             reason = payload[at + 1 : end].decode()
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 10, 70) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 10, 70)
@@ -712,7 +712,7 @@ class ConnectionUpdateSecret(Method):
 
 
 class ConnectionUpdateSecretOk(Method):
-    """connection.update-secret-ok"""
+    """The method connection.update-secret-ok."""
 
     __slots__ = ()
     CLASS_ID = 10
@@ -735,7 +735,7 @@ class ConnectionUpdateSecretOk(Method):
 
 
 class ChannelOpen(Method):
-    """channel.open"""
+    """The method channel.open."""
 
     __slots__ = (
         "out_of_band",
@@ -769,7 +769,7 @@ class ChannelOpen(Method):
             end = at + 1 + payload[at]
             out_of_band = payload[at + 1 : end].decode()
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 20, 10) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 20, 10)
@@ -779,7 +779,7 @@ class ChannelOpen(Method):
 
 
 class ChannelOpenOk(Method):
-    """channel.open-ok"""
+    """The method channel.open-ok."""
 
     __slots__ = (
         "channel_id",
@@ -814,7 +814,7 @@ class ChannelOpenOk(Method):
             end = at + 4 + size
             channel_id = payload[at + 4 : end]
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 20, 11) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 20, 11)
@@ -824,7 +824,7 @@ class ChannelOpenOk(Method):
 
 
 class ChannelFlow(Method):
-    """channel.flow"""
+    """The method channel.flow."""
 
     __slots__ = (
         "active",
@@ -851,7 +851,7 @@ class ChannelFlow(Method):
                 b"\x00\x14\x00\x14",
                 _B.pack(bool(self.active)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"channel.flow: {error}") from None
 
     @classmethod
@@ -860,7 +860,7 @@ class ChannelFlow(Method):
         try:
             (active_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 20, 20) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 20, 20)
@@ -870,7 +870,7 @@ class ChannelFlow(Method):
 
 
 class ChannelFlowOk(Method):
-    """channel.flow-ok"""
+    """The method channel.flow-ok."""
 
     __slots__ = (
         "active",
@@ -897,7 +897,7 @@ class ChannelFlowOk(Method):
                 b"\x00\x14\x00\x15",
                 _B.pack(bool(self.active)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"channel.flow-ok: {error}") from None
 
     @classmethod
@@ -906,7 +906,7 @@ class ChannelFlowOk(Method):
         try:
             (active_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 20, 21) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 20, 21)
@@ -916,7 +916,7 @@ class ChannelFlowOk(Method):
 
 
 class ChannelClose(Method):
-    """channel.close"""
+    """The method channel.close."""
 
     __slots__ = (
         "reply_code",
@@ -954,7 +954,7 @@ class ChannelClose(Method):
                 encode_shortstr(self.reply_text),
                 _HH.pack(self.class_id, self.method_id),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"channel.close: {error}") from None
 
     @classmethod
@@ -968,7 +968,7 @@ class ChannelClose(Method):
             at = end
             class_id, method_id = _HH.unpack_from(payload, at)
             at += 4
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 20, 40) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 20, 40)
@@ -981,7 +981,7 @@ class ChannelClose(Method):
 
 
 class ChannelCloseOk(Method):
-    """channel.close-ok"""
+    """The method channel.close-ok."""
 
     __slots__ = ()
     CLASS_ID = 20
@@ -1004,7 +1004,7 @@ class ChannelCloseOk(Method):
 
 
 class AccessRequest(Method):
-    """access.request"""
+    """The method access.request."""
 
     __slots__ = (
         "realm",
@@ -1047,7 +1047,7 @@ class AccessRequest(Method):
                 encode_shortstr(self.realm),
                 _B.pack(bool(self.exclusive) | (bool(self.passive) << 1) | (bool(self.active) << 2) | (bool(self.write) << 3) | (bool(self.read) << 4)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"access.request: {error}") from None
 
     @classmethod
@@ -1059,7 +1059,7 @@ class AccessRequest(Method):
             at = end
             (exclusive_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 30, 10) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 30, 10)
@@ -1074,7 +1074,7 @@ class AccessRequest(Method):
 
 
 class AccessRequestOk(Method):
-    """access.request-ok"""
+    """The method access.request-ok."""
 
     __slots__ = (
         "ticket",
@@ -1101,7 +1101,7 @@ class AccessRequestOk(Method):
                 b"\x00\x1e\x00\x0b",
                 _H.pack(self.ticket),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"access.request-ok: {error}") from None
 
     @classmethod
@@ -1110,7 +1110,7 @@ class AccessRequestOk(Method):
         try:
             (ticket,) = _H.unpack_from(payload, at)
             at += 2
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 30, 11) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 30, 11)
@@ -1120,7 +1120,7 @@ class AccessRequestOk(Method):
 
 
 class ExchangeDeclare(Method):
-    """exchange.declare"""
+    """The method exchange.declare."""
 
     __slots__ = (
         "ticket",
@@ -1175,7 +1175,7 @@ class ExchangeDeclare(Method):
                 _B.pack(bool(self.passive) | (bool(self.durable) << 1) | (bool(self.auto_delete) << 2) | (bool(self.internal) << 3) | (bool(self.nowait) << 4)),
                 encode_table(self.arguments),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"exchange.declare: {error}") from None
 
     @classmethod
@@ -1193,7 +1193,7 @@ class ExchangeDeclare(Method):
             (passive_bits,) = _B.unpack_from(payload, at)
             at += 1
             arguments, at = decode_table(payload, at)
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 40, 10) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 40, 10)
@@ -1211,7 +1211,7 @@ class ExchangeDeclare(Method):
 
 
 class ExchangeDeclareOk(Method):
-    """exchange.declare-ok"""
+    """The method exchange.declare-ok."""
 
     __slots__ = ()
     CLASS_ID = 40
@@ -1234,7 +1234,7 @@ class ExchangeDeclareOk(Method):
 
 
 class ExchangeDelete(Method):
-    """exchange.delete"""
+    """The method exchange.delete."""
 
     __slots__ = (
         "ticket",
@@ -1272,7 +1272,7 @@ class ExchangeDelete(Method):
                 encode_shortstr(self.exchange),
                 _B.pack(bool(self.if_unused) | (bool(self.nowait) << 1)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"exchange.delete: {error}") from None
 
     @classmethod
@@ -1286,7 +1286,7 @@ class ExchangeDelete(Method):
             at = end
             (if_unused_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 40, 20) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 40, 20)
@@ -1299,7 +1299,7 @@ class ExchangeDelete(Method):
 
 
 class ExchangeDeleteOk(Method):
-    """exchange.delete-ok"""
+    """The method exchange.delete-ok."""
 
     __slots__ = ()
     CLASS_ID = 40
@@ -1322,7 +1322,7 @@ class ExchangeDeleteOk(Method):
 
 
 class ExchangeBind(Method):
-    """exchange.bind"""
+    """The method exchange.bind."""
 
     __slots__ = (
         "ticket",
@@ -1369,7 +1369,7 @@ class ExchangeBind(Method):
                 _B.pack(bool(self.nowait)),
                 encode_table(self.arguments),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"exchange.bind: {error}") from None
 
     @classmethod
@@ -1390,7 +1390,7 @@ class ExchangeBind(Method):
             (nowait_bits,) = _B.unpack_from(payload, at)
             at += 1
             arguments, at = decode_table(payload, at)
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 40, 30) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 40, 30)
@@ -1405,7 +1405,7 @@ class ExchangeBind(Method):
 
 
 class ExchangeBindOk(Method):
-    """exchange.bind-ok"""
+    """The method exchange.bind-ok."""
 
     __slots__ = ()
     CLASS_ID = 40
@@ -1428,7 +1428,7 @@ class ExchangeBindOk(Method):
 
 
 class ExchangeUnbind(Method):
-    """exchange.unbind"""
+    """The method exchange.unbind."""
 
     __slots__ = (
         "ticket",
@@ -1475,7 +1475,7 @@ class ExchangeUnbind(Method):
                 _B.pack(bool(self.nowait)),
                 encode_table(self.arguments),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"exchange.unbind: {error}") from None
 
     @classmethod
@@ -1496,7 +1496,7 @@ class ExchangeUnbind(Method):
             (nowait_bits,) = _B.unpack_from(payload, at)
             at += 1
             arguments, at = decode_table(payload, at)
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 40, 40) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 40, 40)
@@ -1511,7 +1511,7 @@ class ExchangeUnbind(Method):
 
 
 class ExchangeUnbindOk(Method):
-    """exchange.unbind-ok"""
+    """The method exchange.unbind-ok."""
 
     __slots__ = ()
     CLASS_ID = 40
@@ -1534,7 +1534,7 @@ class ExchangeUnbindOk(Method):
 
 
 class QueueDeclare(Method):
-    """queue.declare"""
+    """The method queue.declare."""
 
     __slots__ = (
         "ticket",
@@ -1585,7 +1585,7 @@ class QueueDeclare(Method):
                 _B.pack(bool(self.passive) | (bool(self.durable) << 1) | (bool(self.exclusive) << 2) | (bool(self.auto_delete) << 3) | (bool(self.nowait) << 4)),
                 encode_table(self.arguments),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"queue.declare: {error}") from None
 
     @classmethod
@@ -1600,7 +1600,7 @@ class QueueDeclare(Method):
             (passive_bits,) = _B.unpack_from(payload, at)
             at += 1
             arguments, at = decode_table(payload, at)
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 50, 10) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 50, 10)
@@ -1617,7 +1617,7 @@ class QueueDeclare(Method):
 
 
 class QueueDeclareOk(Method):
-    """queue.declare-ok"""
+    """The method queue.declare-ok."""
 
     __slots__ = (
         "queue",
@@ -1651,7 +1651,7 @@ class QueueDeclareOk(Method):
                 encode_shortstr(self.queue),
                 _II.pack(self.message_count, self.consumer_count),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"queue.declare-ok: {error}") from None
 
     @classmethod
@@ -1663,7 +1663,7 @@ class QueueDeclareOk(Method):
             at = end
             message_count, consumer_count = _II.unpack_from(payload, at)
             at += 8
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 50, 11) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 50, 11)
@@ -1675,7 +1675,7 @@ class QueueDeclareOk(Method):
 
 
 class QueueBind(Method):
-    """queue.bind"""
+    """The method queue.bind."""
 
     __slots__ = (
         "ticket",
@@ -1722,7 +1722,7 @@ class QueueBind(Method):
                 _B.pack(bool(self.nowait)),
                 encode_table(self.arguments),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"queue.bind: {error}") from None
 
     @classmethod
@@ -1743,7 +1743,7 @@ class QueueBind(Method):
             (nowait_bits,) = _B.unpack_from(payload, at)
             at += 1
             arguments, at = decode_table(payload, at)
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 50, 20) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 50, 20)
@@ -1758,7 +1758,7 @@ class QueueBind(Method):
 
 
 class QueueBindOk(Method):
-    """queue.bind-ok"""
+    """The method queue.bind-ok."""
 
     __slots__ = ()
     CLASS_ID = 50
@@ -1781,7 +1781,7 @@ class QueueBindOk(Method):
 
 
 class QueuePurge(Method):
-    """queue.purge"""
+    """The method queue.purge."""
 
     __slots__ = (
         "ticket",
@@ -1816,7 +1816,7 @@ class QueuePurge(Method):
                 encode_shortstr(self.queue),
                 _B.pack(bool(self.nowait)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"queue.purge: {error}") from None
 
     @classmethod
@@ -1830,7 +1830,7 @@ class QueuePurge(Method):
             at = end
             (nowait_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 50, 30) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 50, 30)
@@ -1842,7 +1842,7 @@ class QueuePurge(Method):
 
 
 class QueuePurgeOk(Method):
-    """queue.purge-ok"""
+    """The method queue.purge-ok."""
 
     __slots__ = (
         "message_count",
@@ -1869,7 +1869,7 @@ class QueuePurgeOk(Method):
                 b"\x00\x32\x00\x1f",
                 _I.pack(self.message_count),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"queue.purge-ok: {error}") from None
 
     @classmethod
@@ -1878,7 +1878,7 @@ class QueuePurgeOk(Method):
         try:
             (message_count,) = _I.unpack_from(payload, at)
             at += 4
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 50, 31) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 50, 31)
@@ -1888,7 +1888,7 @@ class QueuePurgeOk(Method):
 
 
 class QueueDelete(Method):
-    """queue.delete"""
+    """The method queue.delete."""
 
     __slots__ = (
         "ticket",
@@ -1929,7 +1929,7 @@ class QueueDelete(Method):
                 encode_shortstr(self.queue),
                 _B.pack(bool(self.if_unused) | (bool(self.if_empty) << 1) | (bool(self.nowait) << 2)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"queue.delete: {error}") from None
 
     @classmethod
@@ -1943,7 +1943,7 @@ class QueueDelete(Method):
             at = end
             (if_unused_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 50, 40) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 50, 40)
@@ -1957,7 +1957,7 @@ class QueueDelete(Method):
 
 
 class QueueDeleteOk(Method):
-    """queue.delete-ok"""
+    """The method queue.delete-ok."""
 
     __slots__ = (
         "message_count",
@@ -1984,7 +1984,7 @@ class QueueDeleteOk(Method):
                 b"\x00\x32\x00\x29",
                 _I.pack(self.message_count),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"queue.delete-ok: {error}") from None
 
     @classmethod
@@ -1993,7 +1993,7 @@ class QueueDeleteOk(Method):
         try:
             (message_count,) = _I.unpack_from(payload, at)
             at += 4
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 50, 41) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 50, 41)
@@ -2003,7 +2003,7 @@ class QueueDeleteOk(Method):
 
 
 class QueueUnbind(Method):
-    """queue.unbind"""
+    """The method queue.unbind."""
 
     __slots__ = (
         "ticket",
@@ -2046,7 +2046,7 @@ class QueueUnbind(Method):
                 encode_shortstr(self.routing_key),
                 encode_table(self.arguments),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"queue.unbind: {error}") from None
 
     @classmethod
@@ -2065,7 +2065,7 @@ class QueueUnbind(Method):
             routing_key = payload[at + 1 : end].decode()
             at = end
             arguments, at = decode_table(payload, at)
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 50, 50) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 50, 50)
@@ -2079,7 +2079,7 @@ class QueueUnbind(Method):
 
 
 class QueueUnbindOk(Method):
-    """queue.unbind-ok"""
+    """The method queue.unbind-ok."""
 
     __slots__ = ()
     CLASS_ID = 50
@@ -2102,7 +2102,7 @@ class QueueUnbindOk(Method):
 
 
 class BasicQos(Method):
-    """basic.qos"""
+    """The method basic.qos."""
 
     __slots__ = (
         "prefetch_size",
@@ -2135,7 +2135,7 @@ class BasicQos(Method):
                 b"\x00\x3c\x00\x0a",
                 _IHB.pack(self.prefetch_size, self.prefetch_count, bool(self.is_global)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.qos: {error}") from None
 
     @classmethod
@@ -2144,7 +2144,7 @@ class BasicQos(Method):
         try:
             prefetch_size, prefetch_count, is_global_bits = _IHB.unpack_from(payload, at)
             at += 7
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 10) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 10)
@@ -2156,7 +2156,7 @@ class BasicQos(Method):
 
 
 class BasicQosOk(Method):
-    """basic.qos-ok"""
+    """The method basic.qos-ok."""
 
     __slots__ = ()
     CLASS_ID = 60
@@ -2179,7 +2179,7 @@ class BasicQosOk(Method):
 
 
 class BasicConsume(Method):
-    """basic.consume"""
+    """The method basic.consume."""
 
     __slots__ = (
         "ticket",
@@ -2231,7 +2231,7 @@ class BasicConsume(Method):
                 _B.pack(bool(self.no_local) | (bool(self.no_ack) << 1) | (bool(self.exclusive) << 2) | (bool(self.nowait) << 3)),
                 encode_table(self.arguments),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.consume: {error}") from None
 
     @classmethod
@@ -2249,7 +2249,7 @@ class BasicConsume(Method):
             (no_local_bits,) = _B.unpack_from(payload, at)
             at += 1
             arguments, at = decode_table(payload, at)
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 20) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 20)
@@ -2266,7 +2266,7 @@ class BasicConsume(Method):
 
 
 class BasicConsumeOk(Method):
-    """basic.consume-ok"""
+    """The method basic.consume-ok."""
 
     __slots__ = (
         "consumer_tag",
@@ -2300,7 +2300,7 @@ class BasicConsumeOk(Method):
             end = at + 1 + payload[at]
             consumer_tag = payload[at + 1 : end].decode()
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 21) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 21)
@@ -2310,7 +2310,7 @@ class BasicConsumeOk(Method):
 
 
 class BasicCancel(Method):
-    """basic.cancel"""
+    """The method basic.cancel."""
 
     __slots__ = (
         "consumer_tag",
@@ -2341,7 +2341,7 @@ class BasicCancel(Method):
                 encode_shortstr(self.consumer_tag),
                 _B.pack(bool(self.nowait)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.cancel: {error}") from None
 
     @classmethod
@@ -2353,7 +2353,7 @@ class BasicCancel(Method):
             at = end
             (nowait_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 30) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 30)
@@ -2364,7 +2364,7 @@ class BasicCancel(Method):
 
 
 class BasicCancelOk(Method):
-    """basic.cancel-ok"""
+    """The method basic.cancel-ok."""
 
     __slots__ = (
         "consumer_tag",
@@ -2398,7 +2398,7 @@ class BasicCancelOk(Method):
             end = at + 1 + payload[at]
             consumer_tag = payload[at + 1 : end].decode()
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 31) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 31)
@@ -2408,7 +2408,7 @@ class BasicCancelOk(Method):
 
 
 class BasicPublish(Method):
-    """basic.publish"""
+    """The method basic.publish."""
 
     __slots__ = (
         "ticket",
@@ -2450,7 +2450,7 @@ class BasicPublish(Method):
                 encode_shortstr(self.routing_key),
                 _B.pack(bool(self.mandatory) | (bool(self.immediate) << 1)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.publish: {error}") from None
 
     @classmethod
@@ -2467,7 +2467,7 @@ class BasicPublish(Method):
             at = end
             (mandatory_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 40) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 40)
@@ -2481,7 +2481,7 @@ class BasicPublish(Method):
 
 
 class BasicReturn(Method):
-    """basic.return"""
+    """The method basic.return."""
 
     __slots__ = (
         "reply_code",
@@ -2520,7 +2520,7 @@ class BasicReturn(Method):
                 encode_shortstr(self.exchange),
                 encode_shortstr(self.routing_key),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.return: {error}") from None
 
     @classmethod
@@ -2538,7 +2538,7 @@ class BasicReturn(Method):
             end = at + 1 + payload[at]
             routing_key = payload[at + 1 : end].decode("utf-8", "surrogateescape")
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 50) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 50)
@@ -2551,7 +2551,7 @@ class BasicReturn(Method):
 
 
 class BasicDeliver(Method):
-    """basic.deliver"""
+    """The method basic.deliver."""
 
     __slots__ = (
         "consumer_tag",
@@ -2593,7 +2593,7 @@ class BasicDeliver(Method):
                 encode_shortstr(self.exchange),
                 encode_shortstr(self.routing_key),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.deliver: {error}") from None
 
     @classmethod
@@ -2611,7 +2611,7 @@ class BasicDeliver(Method):
             end = at + 1 + payload[at]
             routing_key = payload[at + 1 : end].decode("utf-8", "surrogateescape")
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 60) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 60)
@@ -2625,7 +2625,7 @@ class BasicDeliver(Method):
 
 
 class BasicGet(Method):
-    """basic.get"""
+    """The method basic.get."""
 
     __slots__ = (
         "ticket",
@@ -2660,7 +2660,7 @@ class BasicGet(Method):
                 encode_shortstr(self.queue),
                 _B.pack(bool(self.no_ack)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.get: {error}") from None
 
     @classmethod
@@ -2674,7 +2674,7 @@ class BasicGet(Method):
             at = end
             (no_ack_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 70) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 70)
@@ -2686,7 +2686,7 @@ class BasicGet(Method):
 
 
 class BasicGetOk(Method):
-    """basic.get-ok"""
+    """The method basic.get-ok."""
 
     __slots__ = (
         "delivery_tag",
@@ -2728,7 +2728,7 @@ class BasicGetOk(Method):
                 encode_shortstr(self.routing_key),
                 _I.pack(self.message_count),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.get-ok: {error}") from None
 
     @classmethod
@@ -2745,7 +2745,7 @@ class BasicGetOk(Method):
             at = end
             (message_count,) = _I.unpack_from(payload, at)
             at += 4
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 71) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 71)
@@ -2759,7 +2759,7 @@ class BasicGetOk(Method):
 
 
 class BasicGetEmpty(Method):
-    """basic.get-empty"""
+    """The method basic.get-empty."""
 
     __slots__ = (
         "cluster_id",
@@ -2793,7 +2793,7 @@ class BasicGetEmpty(Method):
             end = at + 1 + payload[at]
             cluster_id = payload[at + 1 : end].decode()
             at = end
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 72) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 72)
@@ -2803,7 +2803,7 @@ class BasicGetEmpty(Method):
 
 
 class BasicAck(Method):
-    """basic.ack"""
+    """The method basic.ack."""
 
     __slots__ = (
         "delivery_tag",
@@ -2833,7 +2833,7 @@ class BasicAck(Method):
                 b"\x00\x3c\x00\x50",
                 _QB.pack(self.delivery_tag, bool(self.multiple)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.ack: {error}") from None
 
     @classmethod
@@ -2842,7 +2842,7 @@ class BasicAck(Method):
         try:
             delivery_tag, multiple_bits = _QB.unpack_from(payload, at)
             at += 9
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 80) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 80)
@@ -2853,7 +2853,7 @@ class BasicAck(Method):
 
 
 class BasicReject(Method):
-    """basic.reject"""
+    """The method basic.reject."""
 
     __slots__ = (
         "delivery_tag",
@@ -2883,7 +2883,7 @@ class BasicReject(Method):
                 b"\x00\x3c\x00\x5a",
                 _QB.pack(self.delivery_tag, bool(self.requeue)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.reject: {error}") from None
 
     @classmethod
@@ -2892,7 +2892,7 @@ class BasicReject(Method):
         try:
             delivery_tag, requeue_bits = _QB.unpack_from(payload, at)
             at += 9
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 90) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 90)
@@ -2903,7 +2903,7 @@ class BasicReject(Method):
 
 
 class BasicRecoverAsync(Method):
-    """basic.recover-async"""
+    """The method basic.recover-async."""
 
     __slots__ = (
         "requeue",
@@ -2930,7 +2930,7 @@ class BasicRecoverAsync(Method):
                 b"\x00\x3c\x00\x64",
                 _B.pack(bool(self.requeue)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.recover-async: {error}") from None
 
     @classmethod
@@ -2939,7 +2939,7 @@ class BasicRecoverAsync(Method):
         try:
             (requeue_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 100) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 100)
@@ -2949,7 +2949,7 @@ class BasicRecoverAsync(Method):
 
 
 class BasicRecover(Method):
-    """basic.recover"""
+    """The method basic.recover."""
 
     __slots__ = (
         "requeue",
@@ -2976,7 +2976,7 @@ class BasicRecover(Method):
                 b"\x00\x3c\x00\x6e",
                 _B.pack(bool(self.requeue)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.recover: {error}") from None
 
     @classmethod
@@ -2985,7 +2985,7 @@ class BasicRecover(Method):
         try:
             (requeue_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 110) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 110)
@@ -2995,7 +2995,7 @@ class BasicRecover(Method):
 
 
 class BasicRecoverOk(Method):
-    """basic.recover-ok"""
+    """The method basic.recover-ok."""
 
     __slots__ = ()
     CLASS_ID = 60
@@ -3018,7 +3018,7 @@ class BasicRecoverOk(Method):
 
 
 class BasicNack(Method):
-    """basic.nack"""
+    """The method basic.nack."""
 
     __slots__ = (
         "delivery_tag",
@@ -3051,7 +3051,7 @@ class BasicNack(Method):
                 b"\x00\x3c\x00\x78",
                 _QB.pack(self.delivery_tag, bool(self.multiple) | (bool(self.requeue) << 1)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"basic.nack: {error}") from None
 
     @classmethod
@@ -3060,7 +3060,7 @@ class BasicNack(Method):
         try:
             delivery_tag, multiple_bits = _QB.unpack_from(payload, at)
             at += 9
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 60, 120) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 60, 120)
@@ -3072,7 +3072,7 @@ class BasicNack(Method):
 
 
 class ConfirmSelect(Method):
-    """confirm.select"""
+    """The method confirm.select."""
 
     __slots__ = (
         "nowait",
@@ -3099,7 +3099,7 @@ class ConfirmSelect(Method):
                 b"\x00\x55\x00\x0a",
                 _B.pack(bool(self.nowait)),
             ))
-        except StructError as error:
+        except struct.error as error:
             raise ValueError(f"confirm.select: {error}") from None
 
     @classmethod
@@ -3108,7 +3108,7 @@ class ConfirmSelect(Method):
         try:
             (nowait_bits,) = _B.unpack_from(payload, at)
             at += 1
-        except (IndexError, StructError, UnicodeDecodeError):
+        except (IndexError, struct.error, UnicodeDecodeError):
             raise malformed_arguments(payload[offset:], 85, 10) from None
         if at != len(payload):
             raise malformed_arguments(payload[offset:], 85, 10)
@@ -3118,7 +3118,7 @@ class ConfirmSelect(Method):
 
 
 class ConfirmSelectOk(Method):
-    """confirm.select-ok"""
+    """The method confirm.select-ok."""
 
     __slots__ = ()
     CLASS_ID = 85
@@ -3141,7 +3141,7 @@ class ConfirmSelectOk(Method):
 
 
 class TxSelect(Method):
-    """tx.select"""
+    """The method tx.select."""
 
     __slots__ = ()
     CLASS_ID = 90
@@ -3164,7 +3164,7 @@ class TxSelect(Method):
 
 
 class TxSelectOk(Method):
-    """tx.select-ok"""
+    """The method tx.select-ok."""
 
     __slots__ = ()
     CLASS_ID = 90
@@ -3187,7 +3187,7 @@ class TxSelectOk(Method):
 
 
 class TxCommit(Method):
-    """tx.commit"""
+    """The method tx.commit."""
 
     __slots__ = ()
     CLASS_ID = 90
@@ -3210,7 +3210,7 @@ class TxCommit(Method):
 
 
 class TxCommitOk(Method):
-    """tx.commit-ok"""
+    """The method tx.commit-ok."""
 
     __slots__ = ()
     CLASS_ID = 90
@@ -3233,7 +3233,7 @@ class TxCommitOk(Method):
 
 
 class TxRollback(Method):
-    """tx.rollback"""
+    """The method tx.rollback."""
 
     __slots__ = ()
     CLASS_ID = 90
@@ -3256,7 +3256,7 @@ class TxRollback(Method):
 
 
 class TxRollbackOk(Method):
-    """tx.rollback-ok"""
+    """The method tx.rollback-ok."""
 
     __slots__ = ()
     CLASS_ID = 90

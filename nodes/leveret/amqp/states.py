@@ -122,9 +122,7 @@ SPEAKER: Final[dict[ConnectionState, Role]] = {
 }
 """Who is to speak next during the handshake; the other one reads nothing further until then."""
 
-ENDING: Final = frozenset(
-    (_C.CLIENT_CLOSING, _C.SERVER_CLOSING, _C.BOTH_CLOSING, _C.CLOSED)
-)
+ENDING: Final = frozenset((_C.CLIENT_CLOSING, _C.SERVER_CLOSING, _C.BOTH_CLOSING, _C.CLOSED))
 """States in which everything but close and close-ok is dropped."""
 
 ANSWERABLE: Final = frozenset((_C.TUNING, _C.OPENING, _C.ADMITTING, _C.RUNNING))

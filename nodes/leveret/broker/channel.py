@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.amqp import errors, spec
 from leveret.amqp.delivery import encode_get_ok, encode_record, encode_return
-from leveret.amqp.events import Publish
+from leveret.amqp.events import Ack, Publish
 from leveret.amqp.properties import EXPIRATION, USER_ID, Properties, flags
 
 from . import operations
@@ -76,7 +76,7 @@ class Channel:
         self.consumers: dict[str, ConsumerEntry] = {}
         self.holders: dict[tuple[int, bool], ConsumerEntry] = {}
         self._confirms: Confirms | None = None
-        self._backlog: deque[Publish | Method] = deque()
+        self._backlog: deque[Publish | Ack | Method] = deque()
         self._is_busy = False
         self._run: PublishRun | None = None
         self._run_key: tuple[bytes, bool] | None = None
@@ -90,7 +90,7 @@ class Channel:
 
     # What the client says
 
-    def receive(self, event: Publish | Method) -> None:
+    def receive(self, event: Publish | Ack | Method) -> None:
         """Handle a method or a publish, or keep it until the operation before it is done.
 
         Raises:
@@ -100,6 +100,8 @@ class Channel:
             self._backlog.append(event)
         elif type(event) is Publish:
             self._publish(event)
+        elif type(event) is Ack:
+            self._settle(event.delivery_tag, multiple=event.multiple)
         else:
             self.send_run()
             self._method(event)
@@ -128,8 +130,6 @@ class Channel:
 
     def _method(self, method: Method) -> None:  # noqa: C901, PLR0912 - the table of methods
         match method:
-            case spec.BasicAck():
-                self._settle(method.delivery_tag, multiple=method.multiple)
             case spec.BasicNack():
                 if method.requeue:
                     self._requeue(method.delivery_tag, multiple=method.multiple)
@@ -238,13 +238,10 @@ class Channel:
     def returned(self, run: PublishRun) -> None:
         """Send the mandatory messages of `run` back."""
         for record in run.records:
-            encode_return(
-                self.connection.out,
-                self.number,
-                312,
-                "NO_ROUTE",
-                record,
-                self.connection.frame_max,
+            self.connection.out.append(
+                encode_return(
+                    self.number, 312, "NO_ROUTE", record, frame_max=self.connection.frame_max
+                )
             )
 
     def write_confirms(self) -> None:
@@ -311,14 +308,15 @@ class Channel:
         self._tag += 1
         if not entry.consumer.no_ack:
             self._unacked[self._tag] = Unacked(entry.uid, got.sequence, entry.consumer)
-        encode_get_ok(
-            self.connection.out,
-            self.number,
-            self._tag,
-            got.redelivered,
-            got.ready,
-            got.record,
-            self.connection.frame_max,
+        self.connection.out.append(
+            encode_get_ok(
+                self.number,
+                self._tag,
+                got.record,
+                redelivered=got.redelivered,
+                message_count=got.ready,
+                frame_max=self.connection.frame_max,
+            )
         )
 
     def leader_changed(self, uid: int, consumer: LocalConsumer) -> None:

@@ -10,6 +10,9 @@ IN_FLIGHT_MAX_BYTES: Final = 8 << 20
 """Published bytes that no queue has confirmed to the connection yet, above which its socket is
 not read.  Reading goes on at half of it."""
 
+SILENT_BEATS_MAX: Final = 5
+"""Half heartbeat intervals without a sign of life after which a client is given up."""
+
 
 class Flow:
     """What a connection published and the queues have not taken, and whether to read on."""
@@ -17,6 +20,7 @@ class Flow:
     def __init__(self) -> None:
         self.in_flight_bytes = 0
         self._is_blocked = False
+        self._silent_beats = 0
         self._go = trio.Event()
         self._go.set()
 
@@ -42,6 +46,18 @@ class Flow:
         """Wait until the socket may be read; a checkpoint only if it may not."""
         while not self._go.is_set():
             await self._go.wait()
+
+    def heard(self) -> None:
+        """Note that the client sent something."""
+        self._silent_beats = 0
+
+    def is_silent(self) -> bool:
+        """Say whether the client missed its heartbeats; asked twice an interval.
+
+        While its socket is not read, nothing can be heard of it, and it is given the time.
+        """
+        self._silent_beats = self._silent_beats + 1 if self._go.is_set() else 0
+        return self._silent_beats > SILENT_BEATS_MAX
 
     def _look(self) -> None:
         if not self._is_blocked and self.in_flight_bytes <= IN_FLIGHT_MAX_BYTES // 2:

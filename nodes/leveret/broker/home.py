@@ -57,7 +57,7 @@ class HomeLog:
 
     def _sweep(self) -> None:
         live = self._machine.live_entries()
-        self._entries = {index: self._entries[index] for index in sorted(live)}
+        self._entries = {index: self._entries[index] for index in live}
         self._sweep_at = 2 * len(live) + SWEEP_ENTRIES
 
 

@@ -167,12 +167,12 @@ class ShardMachine:
         effects, self._effects = self._effects, []
         return effects
 
-    def live_entries(self) -> set[int]:
-        """Return the indexes of the log entries that hold a live message of any queue."""
+    def live_entries(self) -> list[int]:
+        """Return the indexes of the log entries that hold a live message, ascending."""
         entries: set[int] = set()
         for queue in self.queues.values():
             entries |= queue.live_entries()
-        return entries
+        return sorted(entries)
 
     def snapshot(self) -> bytes:
         """Return the whole state; equal states give equal bytes."""

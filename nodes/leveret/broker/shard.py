@@ -57,6 +57,7 @@ class Shard:
         self._group = group
         self._machine = shard_machine
         self._tell_applied = applied
+        shard_machine.take_effects()  # of the replay at boot: nobody was there to hear them
         group.on_applied(self._applied)
         group.on_role(lambda: role_changed(self))
 

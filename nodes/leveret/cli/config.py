@@ -20,7 +20,7 @@ def config() -> None:
 @config.command()
 @configuration_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def show(config_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
+def show(config_file: Path | None, assignments: tuple[str, ...], *, as_json: bool) -> None:
     """Print every value, where it comes from, and what it is.
 
     The sources are those of `leveret node`: defaults, the TOML file, the environment
@@ -31,7 +31,7 @@ def show(config_file: Path | None, assignments: tuple[str, ...], as_json: bool) 
       leveret config show
       leveret config show --config /etc/leveret.toml --json
       LEVERET_AMQP_HEARTBEAT_S=30s leveret config show
-    """
+    """  # noqa: D301 - click's mark for lines that are kept as they are
     loaded = read_configuration(config_file, assignments)
     rows = [
         {
@@ -73,10 +73,11 @@ _HEADER = f"""\
 This page is printed by `leveret config reference`.
 
 A value comes from, the later wins: its default, a TOML file, the environment, a flag.
-The file is the one of `--config`, or of `LEVERET_CONFIG`, or `leveret.toml` in the current folder.
-In the environment `amqp.listen` is `{environment_name("amqp.listen")}`, and so on for every setting; lists have commas.
+The file is that of `--config`, or of `LEVERET_CONFIG`, or `leveret.toml` in the current folder.
+In the environment `amqp.listen` is `{environment_name("amqp.listen")}`; lists have commas.
 `--set amqp.heartbeat_s=30s` sets any value by flag.
-Sizes are bytes, or text such as `"64MiB"` (1024) or `"50MB"` (1000); durations are seconds, or text such as `"10s"`, `"500ms"`, `"5min"`.
+Sizes are bytes, or text such as `"64MiB"` (times 1024) or `"50MB"` (times 1000).
+Durations are seconds, or text such as `"10s"`, `"500ms"` or `"5min"`.
 Relative paths in a file begin beside that file, others in the current folder.
 `leveret config show` prints each value with its origin.
 """

@@ -46,8 +46,7 @@ class Commands(click.Group):
         for title, group in COMMANDS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, about) for name, (_, about) in group.items()])
-        formatter.write_paragraph()
-        formatter.write("Examples:\n" + EXAMPLES + "\n")
+        formatter.write(f"\nExamples:\n{EXAMPLES}\n")
 
 
 @click.group(

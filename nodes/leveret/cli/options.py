@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from leveret.cli.exits import BAD_CONFIGURATION, Failure
+from leveret.cli.exits import BadConfiguration
 from leveret.node.config import NodeConfig
 from leveret.node.sources import ConfigError, Flag, load_config
 
@@ -40,7 +40,7 @@ def read_configuration(
     """Return the configuration of this command line.
 
     Raises:
-        Failure: with everything that is wrong, code 2.
+        BadConfiguration: with everything that is wrong.
     """
     try:
         return load_config(
@@ -50,7 +50,7 @@ def read_configuration(
             flags=[*(_assignment(text) for text in assignments), *flags],
         )
     except ConfigError as error:
-        raise Failure(str(error), BAD_CONFIGURATION) from error
+        raise BadConfiguration(str(error)) from error
 
 
 def _assignment(text: str) -> Flag:

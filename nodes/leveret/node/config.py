@@ -4,6 +4,7 @@ One frozen tree, validated whole and passed down; `leveret.node.sources` reads i
 environment and flags. The reference page is printed from this file (`leveret config reference`).
 Values are plain: sizes are bytes, durations are seconds.
 """
+# ruff: noqa: RUF009 - `setting` returns a dataclass field, typed as its default
 
 from __future__ import annotations
 
@@ -69,7 +70,6 @@ class NodeSection:
     cluster: tuple[Member, ...] = setting(
         (),
         MEMBERS,
-    NAME,
         "All members of a static cluster, this node too, the same on all. Empty: a single node.",
     )
     token: bytes = setting(

@@ -242,10 +242,9 @@ def _check_files(found: _Found) -> None:
             except OSError as error:
                 advice = f"cannot be read: {error.strerror}; correct the path or its permissions"
                 found.problems.append(Problem(f"{name} = {path}", found.origin(name), advice))
-        elif described.kind is FOLDER and isinstance(path, Path):
-            if path.exists() and not path.is_dir():
-                advice = "is a file; give a folder, which need not exist yet"
-                found.problems.append(Problem(f"{name} = {path}", found.origin(name), advice))
+        if described.kind is FOLDER and isinstance(path, Path) and path.is_file():
+            advice = "is a file; give a folder, which need not exist yet"
+            found.problems.append(Problem(f"{name} = {path}", found.origin(name), advice))
 
 
 def _read_token(found: _Found) -> None:

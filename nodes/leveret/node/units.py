@@ -57,7 +57,9 @@ class Kind(Generic[T]):
 
 def _text(raw: object) -> str:
     if not isinstance(raw, str):
-        raise ValueError('expected text, such as "node-1"')
+        raise ValueError(  # noqa: TRY004 - the contract of Kind.parse
+            'expected text, such as "node-1"'
+        )
     return raw.strip()
 
 
@@ -180,19 +182,18 @@ def _member(text: str) -> Member:
 
 def _members(raw: object) -> tuple[Member, ...]:
     members = tuple(_member(word) for word in _words(raw))
-    for what, values in (
-        ("id", [member.id for member in members]),
-        ("address", [member.address for member in members]),
-    ):
-        for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"two members have the {what} {value}; each needs its own")
+    if len({member.id for member in members}) < len(members):
+        raise ValueError("two members have the same id; each needs its own")
+    if len({member.address for member in members}) < len(members):
+        raise ValueError("two members have the same address; each needs its own")
     return members
 
 
 def _path(raw: object) -> Path | None:
     if not isinstance(raw, str):
-        raise ValueError('expected a path, such as "/etc/leveret/token"')
+        raise ValueError(  # noqa: TRY004 - the contract of Kind.parse
+            'expected a path, such as "/etc/leveret/token"'
+        )
     return Path(raw).expanduser() if raw.strip() else None
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import ClassVar, NamedTuple
 
+from leveret.broker.arguments import wire_type
 from leveret.catalog.model import Binding
 
 _KINDS = ("all", "any", "all-with-x", "any-with-x")
@@ -28,7 +29,7 @@ def check_arguments(arguments: Mapping[str, object]) -> None:
     kind = arguments["x-match"]
     if not isinstance(kind, str):
         raise ValueError(  # noqa: TRY004  # one error for what a client sends, whatever is wrong
-            f"Invalid x-match field type {_wire_type(kind)} (value {_term(kind)}); expected longstr"
+            f"Invalid x-match field type {wire_type(kind)} (value {_term(kind)}); expected longstr"
         )
     if kind not in _KINDS:
         raise ValueError(
@@ -95,7 +96,7 @@ def _normal(value: object) -> object:
             return ("bool", value)
         case str():
             return ("bytes", value.encode("utf-8", "surrogateescape"))
-        case bytes() | bytearray() | memoryview():
+        case bytes() | bytearray():
             return ("bytes", bytes(value))
         case datetime():
             return _seconds(value)
@@ -114,30 +115,6 @@ def _seconds(value: datetime) -> int:
     return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
 
 
-def _wire_type(value: object) -> str:
-    """Return the name that RabbitMQ gives the wire type of a field value."""
-    match value:
-        case None:
-            return "void"
-        case bool():
-            return "bool"
-        case int():
-            return "signedint" if -(2**31) <= value < 2**31 else "long"
-        case float():
-            return "double"
-        case str():
-            return "longstr"
-        case bytes() | bytearray() | memoryview():
-            return "binary"
-        case datetime():
-            return "timestamp"
-        case Decimal():
-            return "decimal"
-        case list() | tuple():
-            return "array"
-    return "table"
-
-
 def _term(value: object) -> str:
     """Return a field value as RabbitMQ prints it in error texts: an Erlang term."""
     match value:
@@ -147,7 +124,7 @@ def _term(value: object) -> str:
             return str(value).lower()
         case str():
             return _binary_term(value.encode("utf-8", "surrogateescape"))
-        case bytes() | bytearray() | memoryview():
+        case bytes() | bytearray():
             return _binary_term(bytes(value))
         case datetime():
             return str(_seconds(value))
@@ -156,12 +133,11 @@ def _term(value: object) -> str:
             unscaled = int("".join(map(str, digits)))
             return f"{{{-int(exponent)},{-unscaled if sign else unscaled}}}"
         case list() | tuple():
-            items = (f"{{{_wire_type(item)},{_term(item)}}}" for item in value)
+            items = (f"{{{wire_type(item)},{_term(item)}}}" for item in value)
             return f"[{','.join(items)}]"
         case Mapping():
             fields = (
-                f"{{{_term(name)},{_wire_type(item)},{_term(item)}}}"
-                for name, item in value.items()
+                f"{{{_term(name)},{wire_type(item)},{_term(item)}}}" for name, item in value.items()
             )
             return f"[{','.join(fields)}]"
     return str(value)

@@ -1,0 +1,223 @@
+"""All groups of one node: their clock, their mail, their snapshots, and who should lead which.
+
+Owns the tasks; the groups own all state. Whoever composes a node opens the journal, the links and
+the machines, then this, and runs all of them in one nursery: an error here ends the process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+import trio
+
+from leveret.actors import ActorStopped, Probe, supervise
+from leveret.consensus.errors import BadMessage
+from leveret.consensus.group import TICK, Group, GroupConfig, GroupMessage, LinkChanged, Received
+from leveret.consensus.machine import Machine
+from leveret.consensus.messages import Message, parse, to_wire
+from leveret.storage import Journal, Snapshots
+from leveret.transport import NodeId
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "raft"
+"""All groups' messages; the group's number is in the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicasConfig:
+    """Timing of a node's groups.
+
+    tick_s: how often elections and heartbeats look at the clock; well below the heartbeat.
+    snapshot_check_s: how often each group is asked whether a snapshot is due.
+    spread_s: how often a preferred leader looks whether it leads.
+    spread_retry_s: how long it waits after it has asked for leadership.
+    """
+
+    group: GroupConfig = field(default_factory=GroupConfig)
+    tick_s: float = 0.05
+    snapshot_check_s: float = 1.0
+    spread_s: float = 2.0
+    spread_retry_s: float = 10.0
+
+
+class Mail(Protocol):
+    """What the groups need of `transport.Peers`; see there."""
+
+    @property
+    def up(self) -> frozenset[NodeId]: ...
+    def send(self, node: NodeId, channel: str, payload: object) -> bool: ...
+    def on_message(self, channel: str, handler: Callable[[NodeId, object], None]) -> None: ...
+    def on_up(self, handler: Callable[[NodeId], None]) -> None: ...
+    def on_down(self, handler: Callable[[NodeId], None]) -> None: ...
+
+
+class Replicas:
+    """The groups of a node, number 0 the catalog's.
+
+    machines: fresh ones, one a group.
+    members: all node ids, this one included; each node must be given the same.
+    boot: greater than at every earlier start of this node.
+
+    Raises:
+        BadSnapshot, CorruptSnapshot: a group's state cannot be rebuilt from this disk.
+        MachineFailed: a machine raised while its log was replayed.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        members: Sequence[NodeId],
+        boot: int,
+        journal: Journal,
+        snapshots: Snapshots,
+        machines: Sequence[Machine],
+        peers: Mail,
+        wall_clock_ms: Callable[[], int],
+        rng: Random,
+        config: ReplicasConfig | None = None,
+    ) -> None:
+        self._node = node
+        self._members = tuple(sorted(members))
+        self._snapshots = snapshots
+        self._peers = peers
+        self._config = config or ReplicasConfig()
+        self._asked_s: dict[int, float] = {}
+        self.groups: tuple[Group, ...] = tuple(
+            Group(
+                number,
+                node=node,
+                members=self._members,
+                boot=boot,
+                log=journal.log(number),
+                durability=journal,
+                snapshot=snapshots.newest(number, log_first_index=journal.log(number).first_index),
+                machine=machine,
+                send=self._send,
+                now_s=trio.current_time,
+                wall_clock_ms=wall_clock_ms,
+                rng=Random(rng.random()),  # noqa: S311
+                config=self._config.group,
+            )
+            for number, machine in enumerate(machines)
+        )
+        self._is_running = False
+        peers.on_message(CHANNEL, self._receive)
+        peers.on_up(lambda peer: self._tell_all(LinkChanged(peer, is_up=True)))
+        peers.on_down(lambda peer: self._tell_all(LinkChanged(peer, is_up=False)))
+        journal.on_durable(self._became_durable)
+
+    async def run(
+        self,
+        probe: Probe | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run all groups until cancelled; the journal and the links must run beside it.
+
+        Raises:
+            ExceptionGroup: of the error that stopped a group; the process must end.
+        """
+        async with supervise(probe) as supervisor, trio.open_nursery() as nursery:
+            for group in self.groups:
+                supervisor.spawn(lambda group=group: group, f"group {group.number}")  # type: ignore[misc]
+            # Their actors take messages from the next turn on; what comes earlier is queued.
+            await trio.lowlevel.checkpoint()
+            self._is_running = True
+            for peer in sorted(self._peers.up):
+                self._tell_all(LinkChanged(peer, is_up=True))
+            nursery.start_soon(self._tick)
+            nursery.start_soon(self._take_snapshots)
+            if len(self._members) > 1:
+                nursery.start_soon(self._spread_leaders)
+            task_status.started()
+
+    # Mail.
+
+    def _send(self, node: NodeId, group: int, message: Message) -> bool:
+        return self._peers.send(node, CHANNEL, to_wire(group, message))
+
+    def _receive(self, sender: NodeId, payload: object) -> None:
+        try:
+            number, message = parse(payload)
+        except BadMessage as error:
+            log.warning("malformed message dropped", extra={"peer": sender, "error": str(error)})
+            return
+        if number < len(self.groups):
+            self._tell(self.groups[number], Received(sender, message))
+        else:
+            log.warning("message for no group", extra={"peer": sender, "group": number})
+
+    def _tell_all(self, message: GroupMessage) -> None:
+        for group in self.groups:
+            self._tell(group, message)
+
+    def _tell(self, group: Group, message: GroupMessage) -> None:
+        if not self._is_running:
+            return
+        try:
+            group.ref.tell(message)
+        except ActorStopped:
+            # The node is stopping; the others treat it like one that is gone.
+            log.debug("message to a stopped group dropped", extra={"group": group.number})
+
+    def _became_durable(self) -> None:
+        for group in self.groups:
+            if group.waits_for_disk:
+                try:
+                    group.wake()
+                except ActorStopped:
+                    log.debug("stopped group not woken", extra={"group": group.number})
+
+    # Tasks.
+
+    async def _tick(self) -> None:
+        while True:
+            self._tell_all(TICK)
+            await trio.sleep(self._config.tick_s)
+
+    async def _take_snapshots(self) -> None:
+        while True:
+            await trio.sleep(self._config.snapshot_check_s)
+            for group in self.groups:
+                if group.is_snapshot_due():
+                    await self._take_snapshot(group)
+
+    async def _take_snapshot(self, group: Group) -> None:
+        taken = group.take_snapshot()
+        if taken is None:
+            return
+        mark, state = taken
+        try:
+            await self._snapshots.save(
+                group.number, mark.index, mark.term, mark.previous_term, state
+            )
+        except OSError:
+            # The log keeps what the snapshot would have replaced; the next one may succeed.
+            log.exception(
+                "snapshot not saved", extra={"group": group.number, "index": mark.index}
+            )
+            return
+        group.snapshot_saved(mark)
+        log.info(
+            "snapshot saved",
+            extra={"group": group.number, "index": mark.index, "bytes": len(state)},
+        )
+
+    async def _spread_leaders(self) -> None:
+        while True:
+            await trio.sleep(self._config.spread_s)
+            now_s = trio.current_time()
+            for group in self.groups:
+                preferred = self._members[group.number % len(self._members)]
+                if preferred != self._node or group.leader == self._node:
+                    continue
+                if now_s - self._asked_s.get(group.number, -1e9) < self._config.spread_retry_s:
+                    continue
+                if group.seek_leadership():
+                    self._asked_s[group.number] = now_s

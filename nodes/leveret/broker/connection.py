@@ -1,0 +1,545 @@
+"""The actor of one client connection, from connection.open on.
+
+It owns the protocol's state and the channels.  Everything that is written while a batch is
+handled leaves with one `send`: replies, collapsed confirms, deliveries.  If the client does not
+read, that send waits, and with it this actor alone: what others may push to it meanwhile is
+bounded by consumer windows and by the publisher's own flow.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from leveret.actors import Actor
+from leveret.amqp import errors, spec
+from leveret.amqp.events import Ack, ChannelFailed, ConnectionFailed, MethodReceived, Publish
+from leveret.amqp.frames import HEARTBEAT
+from leveret.amqp.states import ConnectionState
+from leveret.catalog.commands import DeleteQueue
+
+from .access import ResourceRefused
+from .channel import Channel
+from .messages import (
+    ConsumerCancelled,
+    Deliver,
+    LeaderChanged,
+    LocalConsumer,
+    PublishRun,
+    Returned,
+    Written,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from leveret.actors import Ref, Timers
+    from leveret.amqp import ServerConnection
+    from leveret.amqp.events import Event
+    from leveret.amqp.method import Method
+    from leveret.catalog import Catalog
+    from leveret.catalog.model import Queue
+
+    from .access import Access
+    from .directory import Directory
+    from .flow import Flow
+
+log = logging.getLogger(__name__)
+
+CLOSE_WITHIN_S: Final = 5.0
+"""How long a client that was sent connection.close may take to answer before the socket goes."""
+
+
+class ByteStream(Protocol):
+    """A connected socket, plain or TLS."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of `data`.
+
+        Raises:
+            OSError, trio.BrokenResourceError, trio.ClosedResourceError: it is gone.
+        """
+
+
+class Services:
+    """What connections need of their node."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        directory: Directory,
+        access: Access,
+        timers: Timers,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.catalog = catalog
+        self.directory = directory
+        self.access = access
+        self.timers = timers
+        self.random_bytes = random_bytes
+
+
+class Session:
+    """Who is on the other side, as the handshake found out."""
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        name: str,
+        user: str,
+        vhost: str,
+        heartbeat_s: int,
+        capabilities: Mapping[str, object],
+    ) -> None:
+        self.number = number
+        """Unique on this node until it restarts."""
+        self.name = name
+        """`client host:port -> server host:port`, and the name that the client gave itself."""
+        self.user = user
+        self.vhost = vhost
+        self.heartbeat_s = heartbeat_s
+        self.can_cancel = capabilities.get("consumer_cancel_notify") is True
+        self.can_block = capabilities.get("connection.blocked") is True
+
+
+class Received:
+    """From the reader: what the client sent."""
+
+    __slots__ = ("events",)
+
+    def __init__(self, events: list[Event]) -> None:
+        self.events = events
+
+
+class HungUp:
+    """From the reader: the socket is closed, or silent for too long."""
+
+
+class OperationDone:
+    """From an operation: its outcome."""
+
+    __slots__ = ("channel", "outcome")
+
+    def __init__(self, channel: Channel, outcome: Method | errors.AmqpError | None) -> None:
+        self.channel = channel
+        self.outcome = outcome
+
+
+class Blocked:
+    """From the node: alarms began (with the reason) or all ended (None)."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str | None) -> None:
+        self.reason = reason
+
+
+class Shutdown:
+    """From the node: end this connection, with `connection.close` 320."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Beat:
+    """From the timer: half a heartbeat interval has passed."""
+
+
+class CloseNow:
+    """From the timer: the client had its time to answer connection.close."""
+
+
+class ConnectionActor(Actor[object]):
+    """See the module."""
+
+    def __init__(
+        self,
+        session: Session,
+        protocol: ServerConnection,
+        stream: ByteStream,
+        flow: Flow,
+        services: Services,
+        operations: trio.Nursery,
+        hang_up: Callable[[], None],
+    ) -> None:
+        """Serve `session`.
+
+        hang_up: ends the reader; called once, when there is nothing more to say.
+        """
+        self.session = session
+        self.user = session.user
+        self.vhost = session.vhost
+        self.number = session.number
+        self.services = services
+        self.out: list[bytes | memoryview] = []
+        """Encoded frames of this batch."""
+        self.exclusive_queues: dict[int, Queue] = {}
+        self._protocol = protocol
+        self._stream = stream
+        self._flow = flow
+        self._operations = operations
+        self._hang_up = hang_up
+        self._channels: dict[int, Channel] = {}
+        self._epoch = 0
+        self._written: list[tuple[int, LocalConsumer, int, int]] = []
+        self._confirming: dict[int, Channel] = {}
+        self._touched: dict[int, Channel] = {}
+        self._sent_since_beat = False
+        self._publishes = False
+        self._blocked_reason: str | None = None
+        self._told_blocked = False
+        self._is_over = False
+
+    @property
+    def frame_max(self) -> int:
+        """The negotiated largest frame, in bytes."""
+        return self._protocol.frame_max
+
+    async def start(self) -> None:
+        """Begin to beat."""
+        self._next_beat()
+
+    def receive(self, message: object) -> None:  # noqa: C901, PLR0912 - the table of messages
+        """Handle one message; what it makes us write leaves with `flush`."""
+        match message:
+            case Received():
+                for event in message.events:
+                    self._event(event)
+            case PublishRun():
+                self._flow.taken(message.size_bytes)
+                channel = self._channel_of(message)
+                if channel is not None:
+                    channel.run_home(message)
+                    self._confirming[channel.number] = channel
+            case Deliver():
+                channel = self._channels.get(message.consumer.channel)
+                if channel is not None:
+                    channel.deliver(message)
+            case OperationDone():
+                self._operated(message)
+            case Returned():
+                channel = self._channel_of(message.run)
+                if channel is not None:
+                    channel.returned(message.run)
+            case LeaderChanged():
+                channel = self._channels.get(message.consumer.channel)
+                if channel is not None:
+                    channel.leader_changed(message.uid, message.consumer)
+            case ConsumerCancelled():
+                self._consumer_cancelled(message)
+            case Beat():
+                self._beat()
+            case Blocked():
+                self._blocked_reason = message.reason
+                self._tell_blocked()
+            case Shutdown():
+                self._fail(errors.connection_forced(message.reason))
+            case _CloseOk():
+                self.write(0, spec.ConnectionCloseOk())
+            case HungUp() | CloseNow():
+                self._end()
+
+    async def flush(self) -> None:
+        """Send what the batch wrote, then tell the queues that it is out."""
+        for channel in self._touched.values():
+            channel.send_run()
+            channel.settle_now()
+        self._touched.clear()
+        for channel in self._confirming.values():
+            channel.write_confirms()
+        self._confirming.clear()
+        if self.out:
+            out, self.out = self.out, []
+            self._sent_since_beat = True
+            try:
+                await self._stream.send_all(b"".join(out))
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                self._end()
+        written, self._written = self._written, []
+        for uid, consumer, count, size_bytes in written:
+            ref = self.services.directory.queue(uid)
+            if ref is not None:
+                tell(ref, Written(consumer, count, size_bytes))
+        if self._protocol.state is ConnectionState.CLOSED:
+            self._end()
+
+    # For the channels
+
+    def write(self, channel: int, method: Method) -> None:
+        """Queue a method for the client."""
+        self.out.append(self._protocol.send_method(channel, method))
+
+    def operate(self, channel: Channel, operation: Awaitable[Method | None]) -> None:
+        """Run an operation beside this actor; its outcome comes back as a message."""
+        self._operations.start_soon(self._operate, channel, operation)
+
+    def publish_actor(self, exchange: str) -> Ref[PublishRun] | None:
+        """Return the actor to publish to, or None if this node knows no such exchange.
+
+        Raises:
+            AmqpError: 403, the user may not write to it, or it is internal.
+        """
+        known = self.services.catalog.model.exchange(self.vhost, exchange)
+        if known is None:
+            return None
+        try:
+            self.services.access.check(self.user, self.vhost, "exchange", exchange, "write")
+        except ResourceRefused as error:
+            raise errors.access_refused(str(error)) from None
+        if known.internal:
+            message = f"cannot publish to internal exchange '{exchange}' in vhost '{self.vhost}'"
+            raise errors.access_refused(message)
+        return self.services.directory.exchange(self.vhost, exchange)
+
+    def published(self, size_bytes: int) -> None:
+        """Count bytes that the queues have not taken yet."""
+        self._flow.published(size_bytes)
+        if not self._publishes:
+            self._publishes = True
+            self._tell_blocked()
+
+    def written(self, uid: int, consumer: LocalConsumer, count: int, size_bytes: int) -> None:
+        """Note deliveries that leave with this batch."""
+        self._written.append((uid, consumer, count, size_bytes))
+
+    # What the client says
+
+    def _event(self, event: Event) -> None:
+        match event:
+            case Publish() | Ack():
+                self._on_channel(event.channel, event)
+            case MethodReceived(channel=0):
+                self._connection_method(event.method)
+            case MethodReceived():
+                self._channel_method(event.channel, event.method)
+            case ChannelFailed():
+                self._log_failure(event.error, event.channel)
+                self.out.append(event.reply)
+                self._drop_channel(event.channel)
+            case ConnectionFailed():
+                self._log_failure(event.error, 0)
+                self.out.append(event.reply)
+                self._release()
+                self._close_soon()
+
+    def _connection_method(self, method: Method) -> None:
+        match method:
+            case spec.ConnectionClose():
+                self._release()
+                self._operations.start_soon(self._close_in_order)
+            case spec.ConnectionCloseOk():
+                self._end()
+            case spec.ConnectionUpdateSecret():
+                self.write(0, spec.ConnectionUpdateSecretOk())
+
+    def _channel_method(self, number: int, method: Method) -> None:
+        match method:
+            case spec.ChannelOpen():
+                self._epoch += 1
+                self._channels[number] = Channel(number, self._epoch, self)
+                self.write(number, spec.ChannelOpenOk())
+            case spec.ChannelClose():
+                self._on_channel_closing(number)
+                self._drop_channel(number)
+                self.write(number, spec.ChannelCloseOk())
+            case spec.ChannelCloseOk():
+                pass
+            case _:
+                self._on_channel(number, method)
+
+    def _on_channel(self, number: int, event: Publish | Ack | Method) -> None:
+        channel = self._channels.get(number)
+        if channel is None or self._is_over:
+            return
+        self._touched[number] = channel
+        try:
+            channel.receive(event)
+        except errors.AmqpError as error:
+            self._channel_error(channel, _caused(error, event))
+
+    def _on_channel_closing(self, number: int) -> None:
+        """Tell the publisher what is confirmed already before its channel goes."""
+        channel = self._channels.get(number)
+        if channel is not None:
+            channel.write_confirms()
+
+    def _operated(self, message: OperationDone) -> None:
+        channel = message.channel
+        if self._channels.get(channel.number) is not channel or self._is_over:
+            return
+        self._touched[channel.number] = channel
+        try:
+            channel.operated(message.outcome)
+        except errors.AmqpError as error:
+            self._channel_error(channel, error)
+
+    async def _operate(self, channel: Channel, operation: Awaitable[Method | None]) -> None:
+        outcome: Method | errors.AmqpError | None
+        try:
+            outcome = await operation
+        except errors.AmqpError as error:
+            outcome = error
+        tell(self.ref, OperationDone(channel, outcome))
+
+    def _consumer_cancelled(self, message: ConsumerCancelled) -> None:
+        channel = self._channels.get(message.consumer.channel)
+        tag = message.consumer.tag
+        if channel is None or tag is None or channel.forget_consumer(tag) is None:
+            return
+        if self.session.can_cancel:
+            self.write(channel.number, spec.BasicCancel(consumer_tag=tag, nowait=True))
+
+    # Errors and ends
+
+    def _channel_error(self, channel: Channel, error: errors.AmqpError) -> None:
+        if error.scope == "connection":
+            self._fail(error)
+            return
+        self._log_failure(error, channel.number)
+        channel.write_confirms()
+        self.write(
+            channel.number,
+            spec.ChannelClose(
+                reply_code=error.reply_code,
+                reply_text=error.reply_text,
+                class_id=error.class_id,
+                method_id=error.method_id,
+            ),
+        )
+        self._drop_channel(channel.number)
+
+    def _fail(self, error: errors.AmqpError) -> None:
+        """Close the connection for `error`."""
+        if self._is_over or self._protocol.state is not ConnectionState.RUNNING:
+            return
+        self._log_failure(error, 0)
+        self.write(
+            0,
+            spec.ConnectionClose(
+                reply_code=error.reply_code,
+                reply_text=error.reply_text,
+                class_id=error.class_id,
+                method_id=error.method_id,
+            ),
+        )
+        self._release()
+        self._close_soon()
+
+    def _log_failure(self, error: Exception, channel: int) -> None:
+        log.warning(
+            "client broke a rule" if channel else "connection closed by an error",
+            extra={
+                "connection": self.session.name,
+                "channel": channel,
+                "user": self.user,
+                "vhost": self.vhost,
+                "error": str(error),
+            },
+        )
+
+    def _close_soon(self) -> None:
+        self.services.timers.after(CLOSE_WITHIN_S, self.ref, CloseNow())
+
+    async def _close_in_order(self) -> None:
+        """Answer connection.close when the exclusive queues are gone.
+
+        A client that reconnects at once can declare them again.
+        """
+        await self._delete_exclusive_queues()
+        tell(self.ref, _CloseOk())
+
+    async def _delete_exclusive_queues(self) -> None:
+        """Delete what only this connection could use."""
+        queues, self.exclusive_queues = self.exclusive_queues, {}
+        for queue in queues.values():
+            gone = trio.Event()
+            # In order of submission, so the last one to go is the last one to wait for.
+            self._delete(queue, lambda _, gone=gone: gone.set())  # type: ignore[misc]
+        if queues:
+            await gone.wait()
+
+    def _delete(self, queue: Queue, done: Callable[[object], None]) -> None:
+        self.services.catalog.submit(DeleteQueue(queue.vhost, queue.name, queue.uid), done)
+
+    def _drop_channel(self, number: int) -> None:
+        channel = self._channels.pop(number, None)
+        self._touched.pop(number, None)
+        self._confirming.pop(number, None)
+        if channel is not None:
+            channel.close()
+
+    def _release(self) -> None:
+        """Return everything that the client holds."""
+        for number in list(self._channels):
+            self._drop_channel(number)
+
+    def _end(self) -> None:
+        """Stop: the reader sees the closed socket and does the rest."""
+        if not self._is_over:
+            self._is_over = True
+            self._release()
+            for queue in self.exclusive_queues.values():
+                self._delete(queue, _nothing)
+            self.exclusive_queues.clear()
+            self.ref.close()
+            self._hang_up()
+
+    def _channel_of(self, run: PublishRun) -> Channel | None:
+        channel = self._channels.get(run.channel)
+        return channel if channel is not None and channel.epoch == run.epoch else None
+
+    # Heartbeats and alarms
+
+    def _next_beat(self) -> None:
+        if self.session.heartbeat_s:
+            self.services.timers.after(self.session.heartbeat_s / 2, self.ref, Beat())
+
+    def _beat(self) -> None:
+        if self._flow.is_silent():
+            log.warning("missed heartbeats from client", extra={"connection": self.session.name})
+            self._end()
+            return
+        if not self._sent_since_beat:
+            self.out.append(HEARTBEAT)
+        self._sent_since_beat = False
+        self._next_beat()
+
+    def _tell_blocked(self) -> None:
+        """Tell a publisher of alarms, and stop reading it; others are left in peace."""
+        blocks = self._publishes and self._blocked_reason is not None
+        self._flow.block(blocked=blocks)
+        if blocks == self._told_blocked or not self.session.can_block:
+            return
+        self._told_blocked = blocks
+        if blocks:
+            self.write(0, spec.ConnectionBlocked(reason=self._blocked_reason or ""))
+        else:
+            self.write(0, spec.ConnectionUnblocked())
+
+
+class _CloseOk:
+    """To the actor itself: connection.close may be answered."""
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
+def _caused(error: errors.AmqpError, event: Publish | Ack | Method) -> errors.AmqpError:
+    """Return `error` with the method that caused it, if it does not name one."""
+    if error.class_id:
+        return error
+    if isinstance(event, Publish):
+        cause: tuple[int, int] = (spec.BasicPublish.CLASS_ID, spec.BasicPublish.METHOD_ID)
+    elif isinstance(event, Ack):
+        cause = (spec.BasicAck.CLASS_ID, spec.BasicAck.METHOD_ID)
+    else:
+        cause = (event.CLASS_ID, event.METHOD_ID)
+    return error.caused_by(*cause)

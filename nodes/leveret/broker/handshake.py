@@ -1,0 +1,250 @@
+"""The beginning of a client connection: greeting, login, limits, virtual host.
+
+A conversation in fixed order, so a coroutine under one deadline rather than an actor.  A peer
+that does not get through it gets at most one close; who is not logged in learns nothing else.
+
+Spec: AMQP 0-9-1, 2.2.4 and 1.4.2.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from leveret.amqp import ConnectionFailed, MethodReceived, errors, spec
+from leveret.amqp.fields import decode_table
+from leveret.amqp.states import ConnectionState
+
+from .access import LoginRefused, VirtualHostRefused
+from .connection import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from leveret.amqp import Method, ServerConnection
+    from leveret.amqp.events import Event
+    from leveret.amqp.fields import Value
+
+    from .access import Access
+    from .streams import ClientStream
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES: Final = 16_384
+
+CAPABILITIES: Final[dict[str, Value]] = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "consumer_priorities": True,
+    "authentication_failure_close": True,
+    "per_consumer_qos": True,
+    "direct_reply_to": True,
+}
+
+M = TypeVar("M", bound="Method")
+
+
+class Greeting:
+    """What the broker says of itself, and proposes."""
+
+    def __init__(
+        self,
+        *,
+        product: str,
+        version: str,
+        own_version: str,
+        cluster_name: str,
+        channel_max: int,
+        frame_max: int,
+        heartbeat_s: int,
+        refused_login_delay_s: float,
+    ) -> None:
+        self.properties: dict[str, Value] = {
+            "capabilities": CAPABILITIES,
+            "cluster_name": cluster_name,
+            "copyright": "Copyright (c) the authors of Leveret",
+            "information": "Licensed under the Apache License 2.0",
+            "platform": f"Python {platform.python_version()}",
+            "product": product,
+            "version": version,
+            # What it really is; libraries look at `product` and `version` alone.
+            "broker": "Leveret",
+            "broker_version": own_version,
+        }
+        self.channel_max = channel_max
+        self.frame_max = frame_max
+        self.heartbeat_s = heartbeat_s
+        self.refused_login_delay_s = refused_login_delay_s
+
+
+class HandshakeFailed(Exception):
+    """The connection is to be closed; what there was to say is said."""
+
+
+class Handshake:
+    """One connection's way to `connection.open-ok`."""
+
+    def __init__(
+        self,
+        stream: ClientStream,
+        protocol: ServerConnection,
+        *,
+        greeting: Greeting,
+        access: Access,
+        is_loopback: bool,
+        name: str,
+    ) -> None:
+        self._stream = stream
+        self._protocol = protocol
+        self._greeting = greeting
+        self._access = access
+        self._is_loopback = is_loopback
+        self._name = name
+        self._events: deque[Event] = deque()
+
+    async def run(self, number: int) -> tuple[Session, list[Event]]:
+        """Shake hands; return who it is, and what the client sent ahead.
+
+        Raises:
+            HandshakeFailed: it is not to be served; the reason is in the log.
+        """
+        await self._greet()
+        start_ok = await self._expect(spec.ConnectionStartOk)
+        user = await self._log_in(start_ok)
+        greeting = self._greeting
+        await self._say(
+            spec.ConnectionTune(
+                channel_max=greeting.channel_max,
+                frame_max=greeting.frame_max,
+                heartbeat=greeting.heartbeat_s,
+            )
+        )
+        tune_ok = await self._expect(spec.ConnectionTuneOk)
+        opening = await self._expect(spec.ConnectionOpen)
+        vhost = opening.virtual_host
+        try:
+            self._access.check_vhost(user, vhost)
+        except VirtualHostRefused as error:
+            await self._fail(errors.not_allowed(str(error), opening.CLASS_ID, opening.METHOD_ID))
+        await self._say(spec.ConnectionOpenOk())
+        properties = start_ok.client_properties
+        given = properties.get("connection_name")
+        capabilities = properties.get("capabilities")
+        session = Session(
+            number=number,
+            name=f"{self._name} ({given})" if isinstance(given, str) else self._name,
+            user=user,
+            vhost=vhost,
+            heartbeat_s=tune_ok.heartbeat,
+            capabilities=capabilities if isinstance(capabilities, dict) else {},
+        )
+        return session, list(self._events)
+
+    async def _greet(self) -> None:
+        while self._protocol.state is ConnectionState.NEW:
+            await self._read()
+        if self._events:
+            await self._next()  # can only be a failure
+        await self._say(
+            spec.ConnectionStart(
+                version_major=0,
+                version_minor=9,
+                server_properties=self._greeting.properties,
+                mechanisms=b"AMQPLAIN PLAIN",
+                locales=b"en_US",
+            )
+        )
+
+    async def _log_in(self, start_ok: spec.ConnectionStartOk) -> str:
+        try:
+            name, password = _credentials(start_ok.mechanism, start_ok.response)
+            user = await self._access.authenticate(name, password, is_loopback=self._is_loopback)
+        except LoginRefused as error:
+            log.warning("login refused", extra={"connection": self._name, "reason": str(error)})
+        else:
+            return user.name
+        await trio.sleep(self._greeting.refused_login_delay_s)
+        capabilities = start_ok.client_properties.get("capabilities")
+        if isinstance(capabilities, dict) and capabilities.get("authentication_failure_close"):
+            refusal = errors.access_refused(
+                "Login was refused using authentication mechanism "
+                f"{start_ok.mechanism}. For details see the broker logfile."
+            )
+            await self._say(
+                spec.ConnectionClose(
+                    reply_code=refusal.reply_code, reply_text=refusal.reply_text
+                )
+            )
+        raise HandshakeFailed
+
+    async def _fail(self, error: errors.AmqpError) -> None:
+        log.warning("connection refused", extra={"connection": self._name, "reason": str(error)})
+        await self._stream.send_all(self._protocol.fail(error))
+        raise HandshakeFailed
+
+    async def _say(self, method: Method) -> None:
+        await self._stream.send_all(self._protocol.send_method(0, method))
+        self._events.extend(self._protocol.receive_data(b""))
+
+    async def _expect(self, kind: type[M]) -> M:
+        event = await self._next()
+        if isinstance(event, MethodReceived) and isinstance(event.method, kind):
+            return event.method
+        # The state tables let nothing else through but a close.
+        if isinstance(event, MethodReceived) and isinstance(event.method, spec.ConnectionClose):
+            await self._stream.send_all(
+                self._protocol.send_method(0, spec.ConnectionCloseOk())
+            )
+        raise HandshakeFailed
+
+    async def _next(self) -> Event:
+        while not self._events:
+            await self._read()
+        event = self._events.popleft()
+        if isinstance(event, ConnectionFailed):
+            log.warning(
+                "handshake failed", extra={"connection": self._name, "reason": str(event.error)}
+            )
+            if event.reply:
+                await self._stream.send_all(event.reply)
+            raise HandshakeFailed
+        return event
+
+    async def _read(self) -> None:
+        data = await self._stream.receive(CHUNK_BYTES)
+        if not data:
+            log.info("client left during the handshake", extra={"connection": self._name})
+            raise HandshakeFailed
+        self._events.extend(self._protocol.receive_data(data))
+
+
+def _credentials(mechanism: str, response: bytes) -> tuple[str, bytes]:
+    """Return name and password.
+
+    Raises:
+        LoginRefused: the mechanism is not offered, or the response is malformed.
+    """
+    if mechanism == "PLAIN":
+        parts = response.split(b"\0")
+        if len(parts) == 3 and not parts[0]:
+            return parts[1].decode("utf-8", "surrogateescape"), parts[2]
+    elif mechanism == "AMQPLAIN":
+        try:
+            table: Mapping[str, Value] = decode_table(len(response).to_bytes(4, "big") + response)
+        except errors.AmqpError:
+            table = {}
+        match table:
+            case {"LOGIN": str(name), "PASSWORD": str(password)}:
+                return name, password.encode("utf-8", "surrogateescape")
+    else:
+        message = f"mechanism {mechanism!r} is not offered"
+        raise LoginRefused(message)
+    message = f"malformed response for mechanism {mechanism}"
+    raise LoginRefused(message)

@@ -1,0 +1,268 @@
+"""The edge where clients come in: accepting, the handshake, and the reader of each connection."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import socket
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from leveret.actors import Actor, ActorStopped, Ref, supervise
+from leveret.amqp import ServerConnection
+
+from .connection import Blocked, ConnectionActor, HungUp, Received, Services, Shutdown
+from .flow import Flow
+from .handshake import Greeting, Handshake, HandshakeFailed
+from .messages import tell
+from .streams import GONE, ClientStream, TcpStream, TlsStream
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES: Final = 256 * 1024
+"""What one receive may take: large, since each costs a system call and a turn of the loop."""
+
+ACCEPT_PAUSE_S: Final = 0.1
+"""Rest after an accept that failed for want of file descriptors or memory."""
+
+
+class ListenerConfig:
+    """Limits of the edge; see the node's configuration for their meaning."""
+
+    def __init__(
+        self,
+        *,
+        handshake_timeout_s: float,
+        tls_handshake_timeout_s: float,
+        connections_max: int,
+        unauthenticated_max: int,
+        message_size_max: int,
+        backlog: int,
+    ) -> None:
+        self.handshake_timeout_s = handshake_timeout_s
+        self.tls_handshake_timeout_s = tls_handshake_timeout_s
+        self.connections_max = connections_max
+        self.unauthenticated_max = unauthenticated_max
+        self.message_size_max = message_size_max
+        self.backlog = backlog
+
+
+class Listener:
+    """All client connections of a node."""
+
+    def __init__(self, services: Services, greeting: Greeting, config: ListenerConfig) -> None:
+        self._services = services
+        self._greeting = greeting
+        self._config = config
+        self._connections: dict[int, Ref[object]] = {}
+        self._number = 0
+        self._unauthenticated = 0
+        self._blocked_reason: str | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    async def bind(self, host: str, port: int) -> trio.socket.SocketType:
+        """Return a listening socket.
+
+        Raises:
+            OSError: the address is in use or not ours.
+        """
+        infos = await trio.socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = infos[0]
+        listening = trio.socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            await listening.bind(address)
+            listening.listen(self._config.backlog)
+        except BaseException:
+            listening.close()
+            raise
+        return listening
+
+    async def serve(
+        self, listening: trio.socket.SocketType, *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Accept clients until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    client, address = await listening.accept()
+                except OSError as error:
+                    if error.errno not in _SCARCE:
+                        continue  # the client left before we took it
+                    log.error("cannot accept a client", extra={"error": str(error)})
+                    await trio.sleep(ACCEPT_PAUSE_S)
+                    continue
+                config = self._config
+                if (
+                    len(self._connections) >= config.connections_max
+                    or self._unauthenticated >= config.unauthenticated_max
+                ):
+                    log.warning("too many connections", extra={"client": address[0]})
+                    client.close()
+                    continue
+                nursery.start_soon(self._serve_client, client, address, tls)
+
+    def block(self, reason: str | None) -> None:
+        """Tell all connections that alarms began (why) or ended (None)."""
+        if reason != self._blocked_reason:
+            self._blocked_reason = reason
+            for ref in self._connections.values():
+                tell(ref, Blocked(reason))
+
+    async def close_all(self, reason: str) -> None:
+        """Close all connections in the protocol's words, and wait for their ends."""
+        refs = list(self._connections.values())
+        for ref in refs:
+            tell(ref, Shutdown(reason))
+        for ref in refs:
+            await ref.stopped()
+
+    async def _serve_client(
+        self,
+        client: trio.socket.SocketType,
+        address: tuple[str, int],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        name = f"{address[0]}:{address[1]} -> {_shown(client.getsockname())}"
+        stream: ClientStream
+        try:
+            self._unauthenticated += 1
+            try:
+                if tls is None:
+                    stream = TcpStream(client)
+                else:
+                    stream = secured = TlsStream(client, tls)
+                    with trio.fail_after(self._config.tls_handshake_timeout_s):
+                        await secured.shake_hands()
+                protocol = ServerConnection(message_size_max=self._config.message_size_max)
+                self._number += 1
+                handshake = Handshake(
+                    stream,
+                    protocol,
+                    greeting=self._greeting,
+                    access=self._services.access,
+                    is_loopback=_is_loopback(address[0]),
+                    name=name,
+                )
+                with trio.fail_after(self._config.handshake_timeout_s):
+                    session, ahead = await handshake.run(self._number)
+            finally:
+                self._unauthenticated -= 1
+        except (HandshakeFailed, trio.TooSlowError, *GONE) as error:
+            if not isinstance(error, HandshakeFailed):
+                log.warning(
+                    "handshake not completed",
+                    extra={"connection": name, "reason": str(error) or type(error).__name__},
+                )
+            with trio.move_on_after(1, shield=True):
+                await trio.aclose_forcefully(_Closing(client))
+            return
+        log.info(
+            "client connected",
+            extra={"connection": session.name, "user": session.user, "vhost": session.vhost},
+        )
+        flow = Flow()
+        async with trio.open_nursery() as operations, supervise() as supervisor:
+            with trio.CancelScope() as reading:
+                make = _once(
+                    lambda: ConnectionActor(
+                        session, protocol, stream, flow, self._services, operations, reading.cancel
+                    ),
+                    reading.cancel,
+                )
+                ref = supervisor.spawn(make, f"connection {session.name}")
+                self._connections[session.number] = ref
+                try:
+                    if self._blocked_reason is not None:
+                        tell(ref, Blocked(self._blocked_reason))
+                    if ahead:
+                        tell(ref, Received(ahead))
+                    await _read(stream, protocol, ref, flow)
+                finally:
+                    tell(ref, HungUp())
+            await ref.stopped()
+            del self._connections[session.number]
+            operations.cancel_scope.cancel()
+        await stream.close()
+        log.info("client gone", extra={"connection": session.name})
+
+
+async def _read(
+    stream: ClientStream, protocol: ServerConnection, ref: Ref[object], flow: Flow
+) -> None:
+    """Pass on what comes, as fast as the broker takes it, until the end."""
+    try:
+        while True:
+            data = await stream.receive(CHUNK_BYTES)
+            if not data:
+                return
+            flow.heard()
+            events = protocol.receive_data(data)
+            if events:
+                ref.tell(Received(events))
+                await ref.room()
+                await flow.go()
+    except (*GONE, ActorStopped):
+        return
+
+
+class _Crashed(Actor[object]):
+    """What stands behind the address of a connection whose actor crashed: it only hangs up."""
+
+    def __init__(self, hang_up: Callable[[], None]) -> None:
+        self._hang_up = hang_up
+
+    async def start(self) -> None:
+        self.ref.close()
+        self._hang_up()
+
+    def receive(self, message: object) -> None:
+        """Nobody is left to do it."""
+
+
+def _once(make: Callable[[], Actor[object]], hang_up: Callable[[], None]) -> Callable[[], Actor[object]]:
+    """Return a maker whose second actor hangs up: half a conversation cannot be taken up again."""
+    makers = [lambda: _Crashed(hang_up), make]
+    return lambda: makers.pop() () if len(makers) > 1 else makers[0]()
+
+
+class _Closing(trio.abc.AsyncResource):
+    """A socket as something to close."""
+
+    def __init__(self, client: trio.socket.SocketType) -> None:
+        self._client = client
+
+    async def aclose(self) -> None:
+        self._client.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _shown(address: object) -> str:
+    match address:
+        case (str(host), int(port), *_):
+            return f"{host}:{port}"
+        case _:
+            return str(address)
+
+
+_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
