@@ -12,7 +12,7 @@ from leveret.actors import Actor, ActorStopped, MailboxFull, Probe, Ref, supervi
 class Ledger(Actor[int]):
     """Writes down what it received and after which message it flushed."""
 
-    def __init__(self, gate: trio.Event | None = None) -> None:
+    def __init__(self, gate: trio.Semaphore | None = None) -> None:
         self.lines: list[int | str] = []
         self.gate = gate
 
@@ -22,7 +22,7 @@ class Ledger(Actor[int]):
     async def flush(self) -> None:
         self.lines.append("flush")
         if self.gate is not None:
-            await self.gate.wait()
+            await self.gate.acquire()
 
 
 async def test_messages_are_received_in_the_order_told_and_flushed_once_a_batch() -> None:
@@ -55,7 +55,8 @@ async def test_an_actor_that_tells_itself_yields_to_its_neighbours() -> None:
             self.ref.tell(message + 1)
 
     async with supervise() as supervisor:
-        supervisor.spawn(Restless, "restless").tell(0)
+        restless = supervisor.spawn(Restless, "restless")
+        restless.tell(0)
         ledger = Ledger()
         ref = supervisor.spawn(lambda: ledger, "neighbour")
         ref.tell(7)
@@ -63,7 +64,7 @@ async def test_an_actor_that_tells_itself_yields_to_its_neighbours() -> None:
             await trio.lowlevel.checkpoint()
         await supervisor.stop(within_s=0)
 
-    assert ledger.lines == [7, "flush"]
+    assert (ledger.lines, restless.statistics().crashes) == ([7, "flush"], 0)
 
 
 async def test_tell_raises_at_the_hard_limit_and_queues_nothing() -> None:
@@ -92,29 +93,29 @@ async def enter(ref: Ref[int], entered: list[int], number: int) -> None:
 
 
 async def test_edges_wait_above_the_high_mark_and_go_on_at_half_of_it() -> None:
-    gate, entered = trio.Event(), list[int]()
+    gate, entered = trio.Semaphore(0), list[int]()
     ledger = Ledger(gate)
     async with supervise() as supervisor, trio.open_nursery() as edges:
         ref = supervisor.spawn(lambda: ledger, "ledger", high=400)
-        for message in range(600):  # batches of 256, 256 and 88: 344, then 88 are left
+        for message in range(600):  # batches of 256, 256 and 88
             ref.tell(message)
         for number in range(3):
             edges.start_soon(enter, ref, entered, number)
         await wait_all_tasks_blocked()
         assert (entered, ref.statistics().waiting_edges) == ([], 3)
 
-        # After the first batch 344 are queued: below the high mark, yet above half of it.
-        gate.set()
-        while ref.statistics().batches < 1:
-            await trio.lowlevel.checkpoint()
-        assert entered == []
+        gate.release()  # 344 are left: below the high mark, yet above half of it
+        await wait_all_tasks_blocked()
+        assert (entered, ref.statistics().batches) == ([], 1)
+        gate.release()
         await wait_all_tasks_blocked()
 
         assert sorted(entered) == [0, 1, 2]
+        gate.release()
 
 
 async def test_room_is_made_only_when_the_batch_is_flushed() -> None:
-    gate, entered = trio.Event(), list[int]()
+    gate, entered = trio.Semaphore(0), list[int]()
     async with supervise() as supervisor, trio.open_nursery() as edges:
         ref = supervisor.spawn(lambda: Ledger(gate), "ledger", high=2)
         for message in range(3):
@@ -123,13 +124,13 @@ async def test_room_is_made_only_when_the_batch_is_flushed() -> None:
         await wait_all_tasks_blocked()
 
         assert (ref.statistics().queued, entered) == (0, [])
-        gate.set()
+        gate.release()
         await wait_all_tasks_blocked()
         assert entered == [1]
 
 
 async def test_closing_lets_waiting_edges_go() -> None:
-    gate, entered = trio.Event(), list[int]()
+    gate, entered = trio.Semaphore(0), list[int]()
     async with supervise() as supervisor, trio.open_nursery() as edges:
         ref = supervisor.spawn(lambda: Ledger(gate), "ledger", high=1)
         for message in range(2):
@@ -140,7 +141,7 @@ async def test_closing_lets_waiting_edges_go() -> None:
         await wait_all_tasks_blocked()
 
         assert entered == [1]
-        gate.set()
+        gate.release()
 
 
 async def test_room_returns_at_once_when_there_is_room() -> None:

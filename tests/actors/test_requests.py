@@ -63,18 +63,22 @@ async def asked(ref: Ref[Double], number: int, answers: dict[int, object]) -> No
 
 
 async def test_a_crash_fails_the_requests_in_hand_and_keeps_those_queued() -> None:
+    gate = trio.Event()
+
+    class Late(Doubler):
+        async def start(self) -> None:
+            await gate.wait()
+
     answers: dict[int, object] = {}
     async with supervise() as supervisor, trio.open_nursery() as edges:
-        ref = supervisor.spawn(Doubler, "doubler")
-        edges.start_soon(asked, ref, -1, answers)
-        await wait_all_tasks_blocked()
-        assert answers == {}  # in the instance's hands, unanswered
-
-        ref.tell(Double(0))
-        edges.start_soon(asked, ref, 4, answers)
+        ref = supervisor.spawn(Late, "doubler")
+        for number in (-1, 0, 4):  # taken and kept; crashes; still queued then
+            edges.start_soon(asked, ref, number, answers)
+            await wait_all_tasks_blocked()
+        gate.set()
 
     lost = "doubler: ZeroDivisionError()"
-    assert answers == {-1: lost, 4: 8}
+    assert answers == {-1: lost, 0: lost, 4: 8}
 
 
 async def test_stopping_fails_whatever_is_still_owed() -> None:

@@ -209,13 +209,16 @@ async def test_who_is_not_done_at_the_deadline_is_cancelled_and_named(
             await trio.sleep_forever()
 
     async with supervise(stop_within_s=3) as supervisor:
-        supervisor.spawn(Stuck, "stuck").tell("a")
+        ref = supervisor.spawn(Stuck, "stuck")
+        ref.tell("a")
         await wait_all_tasks_blocked()
+        ref.tell("b")
         began_s = trio.current_time()
 
     assert trio.current_time() - began_s == pytest.approx(3)
     [record] = caplog.records
     assert vars(record)["actors"] == ["stuck"]
+    assert ref.statistics().queued == 0  # nothing keeps the messages alive
 
 
 async def test_stop_ends_the_block_from_another_task(lines: list[str]) -> None:

@@ -1,25 +1,20 @@
 """What a message between nodes costs: both ends in one process, over loopback TCP.
 
-    python tests/benchmarks/bench_transport.py [folder for certificates]
-
-Prints CPU µs a message (sender, kernel and receiver together) and MB/s; with a folder also under
-TLS. Figures are to be compared within one run.
+Run by `make bench`. Prints CPU µs a message (sender, kernel and receiver together) and MB/s, plain
+and under TLS. Figures are to be compared within one run.
 """
 
 from __future__ import annotations
 
 import random
-import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import trio
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "cluster"), str(ROOT / "nodes")]
-
-from leveret.transport import (  # noqa: E402 - found by the line above
+from leveret.transport import (
     Address,
     CertificateAuthority,
     ClusterCredentials,
@@ -90,8 +85,8 @@ async def measure(tls: tuple[TlsFiles | None, TlsFiles | None]) -> None:
 
 def main() -> None:
     trio.run(measure, (None, None))
-    if len(sys.argv) > 1:
-        now, folder = datetime.now(UTC), Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as name:
+        now, folder = datetime.now(UTC), Path(name)
         authority = CertificateAuthority.create("bench", now=now)
         files = [authority.issue(NodeId(n), folder / str(n), now=now) for n in (1, 2)]
         trio.run(measure, (files[0], files[1]))

@@ -200,6 +200,21 @@ async def test_a_user_deleted_while_hashing_is_refused(
         await world.access.authenticate("bob", b"guest", is_loopback=True)
 
 
+async def test_a_password_changed_while_the_old_one_is_hashed_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = rabbitmq_hash("rabbit_password_hashing_sha256")
+
+    def change_meanwhile(record: PasswordHash, password: bytes) -> bool:
+        trio.from_thread.run_sync(world.do, c.PutUser("bob", new, ()))
+        return verify_password(record, password)
+
+    monkeypatch.setattr(access_module, "verify_password", change_meanwhile)
+
+    with pytest.raises(LoginRefused):
+        await world.access.authenticate("bob", b"guest", is_loopback=True)
+
+
 async def test_remembered_credentials_are_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

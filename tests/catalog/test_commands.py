@@ -70,7 +70,12 @@ def test_a_damaged_command_is_another_one_or_refused(
 
 
 def test_deep_nesting_is_malformed() -> None:
-    answer = c.decode(b"\x01\x92\x02" + b"\x91" * 100_000 + b"\xc0")
+    deep = b"\x91" * 100_000 + b"\xc0"
+    password_with_a_deep_field_of_a_later_version = b"\x94\xa1a\xc4\x00\xc4\x00" + deep
+
+    answer = c.decode(
+        b"\x01\x94\x04\xa1u" + password_with_a_deep_field_of_a_later_version + b"\x90"
+    )
 
     assert isinstance(answer, c.Refusal)
     assert answer.kind == "malformed"

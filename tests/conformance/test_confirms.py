@@ -64,9 +64,7 @@ def test_every_publish_is_confirmed_once(broker: Broker, name: Names, durable: b
         confirmed(wire, range(1, 501))
 
 
-def test_numbers_start_with_the_select_and_go_on_after_another(
-    broker: Broker, name: Names
-) -> None:
+def test_numbers_start_with_the_select_and_go_on_after_another(broker: Broker, name: Names) -> None:
     """publishing: publisher confirms, sequence from 1."""
     queue = name()
     with broker.open_wire() as wire:

@@ -35,7 +35,7 @@ Connect = Callable[..., pika.BlockingConnection]
 
 def take(channel: BlockingChannel, queue: str, count: int) -> list[tuple[bytes, bool]]:
     """Get `count` messages without acknowledging them: body and redelivered."""
-    taken = []
+    taken: list[tuple[bytes, bool]] = []
     for _ in range(count):
         method, _, body = channel.basic_get(queue)
         assert method is not None, taken
@@ -122,9 +122,7 @@ def test_ack_settles_one_or_up_to_or_all(
     assert after_close(connection, channel, queue) == left
 
 
-@pytest.mark.parametrize(
-    ("tag", "multiple", "left"), [(2, False, 4), (3, True, 2), (0, True, 0)]
-)
+@pytest.mark.parametrize(("tag", "multiple", "left"), [(2, False, 4), (3, True, 2), (0, True, 0)])
 def test_nack_without_requeue_drops_one_or_up_to_or_all(
     connection: pika.BlockingConnection,
     channel: BlockingChannel,
@@ -695,9 +693,7 @@ def test_deleter_gets_its_own_cancel_and_delete_ok(
     assert came == {BASIC_CANCEL, QUEUE_DELETE_OK}
 
 
-def test_pika_sees_the_cancel(
-    connect: Connect, channel: BlockingChannel, queue: str
-) -> None:
+def test_pika_sees_the_cancel(connect: Connect, channel: BlockingChannel, queue: str) -> None:
     """consuming: consumer cancel notify."""
     inbox = Inbox(connect().channel(), queue)
     channel.queue_delete(queue)
@@ -723,7 +719,7 @@ def test_consumer_of_a_deleted_and_remade_queue_gets_nothing(
     assert inbox.got == []
 
 
-def test_reply_to_an_unknown_tag_names_ack_in_the_close(broker: Broker) -> None:
+def test_refused_nack_is_named_in_the_close(broker: Broker) -> None:
     """consuming: ack / nack / reject."""
     with broker.open_wire() as wire:
         wire.send_method(1, (60, 120), struct.pack(">QB", 5, 0))

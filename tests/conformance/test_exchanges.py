@@ -56,7 +56,9 @@ def test_default_exchange_reaches_every_queue_by_its_name(
 
 
 @of_type("direct")
-def test_direct_compares_the_whole_key(channel: BlockingChannel, name: Names, exchange: str) -> None:
+def test_direct_compares_the_whole_key(
+    channel: BlockingChannel, name: Names, exchange: str
+) -> None:
     """exchanges: direct."""
     first, second = name(), name()
     bound(channel, first, exchange, "a.b")
@@ -201,15 +203,15 @@ def test_pre_declared_exchanges_route(channel: BlockingChannel, name: Names) -> 
         channel.basic_publish(exchange, queue, b"")
     for exchange in ("amq.headers", "amq.match"):
         bound(channel, queue, exchange, "", {"q": queue})
-        channel.basic_publish(
-            exchange, queue, b"", pika.BasicProperties(headers={"q": queue})
-        )
+        channel.basic_publish(exchange, queue, b"", pika.BasicProperties(headers={"q": queue}))
 
     assert drain(channel, queue) == [queue] * 5
 
 
 @of_type("direct")
-def test_binding_twice_is_binding_once(channel: BlockingChannel, name: Names, exchange: str) -> None:
+def test_binding_twice_is_binding_once(
+    channel: BlockingChannel, name: Names, exchange: str
+) -> None:
     """exchanges: bind / unbind."""
     queue = bound(channel, name(), exchange, "k")
     bound(channel, queue, exchange, "k")

@@ -48,15 +48,11 @@ PUBLISH = frame(METHOD, 1, publish("", "t-nowhere"))
 OUT_OF_ORDER: dict[str, tuple[bytes, CloseReason]] = {
     "channel.open on channel 0": (
         frame(METHOD, 0, method(CHANNEL_OPEN, shortstr(""))),
-        CloseReason(
-            504, "CHANNEL_ERROR - unexpected method in connection state running", 20, 10
-        ),
+        CloseReason(504, "CHANNEL_ERROR - unexpected method in connection state running", 20, 10),
     ),
     "basic.get on channel 0": (
         frame(METHOD, 0, method(BASIC_GET, GET)),
-        CloseReason(
-            504, "CHANNEL_ERROR - unexpected method in connection state running", 60, 70
-        ),
+        CloseReason(504, "CHANNEL_ERROR - unexpected method in connection state running", 60, 70),
     ),
     "header on channel 0": (
         frame(HEADER, 0, content_header(0)),
@@ -95,8 +91,7 @@ OUT_OF_ORDER: dict[str, tuple[bytes, CloseReason]] = {
         PUBLISH + frame(HEADER, 1, struct.pack(">HHQH", 50, 0, 0, 0)),
         CloseReason(
             505,
-            "UNEXPECTED_FRAME - expected content header for class 60, "
-            "got one for class 50 instead",
+            "UNEXPECTED_FRAME - expected content header for class 60, got one for class 50 instead",
             60,
             40,
         ),

@@ -186,7 +186,7 @@ def test_pika_gets_its_properties_back(channel: BlockingChannel, queue: str) -> 
             "text": "hé",
             "none": None,
             "list": [1, "two", {"three": 3}],
-            "time": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc),
+            "time": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
             "decimal": decimal.Decimal("3.14"),
             "bytes": b"\x00\xff",
         },
@@ -211,7 +211,9 @@ def test_py_amqp_gets_its_properties_back(broker: Broker, name: Callable[[], str
     """publishing: 14 basic properties, through py-amqp's codec."""
     queue = name()
     headers = {"a": 1, "b": "text", "c": [1, 2, {"d": None}], "e": True, "f": 2.5}
-    with amqp.Connection(f"{broker.host}:{broker.port}", broker.user, broker.password) as connection:
+    with amqp.Connection(
+        f"{broker.host}:{broker.port}", broker.user, broker.password
+    ) as connection:
         channel = connection.channel()
         channel.queue_declare(queue, auto_delete=False)
         message = amqp.Message(

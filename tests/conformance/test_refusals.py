@@ -15,6 +15,11 @@ import pytest
 from tests.conformance.conftest import Broker
 
 CHANNEL, CONNECTION = "channel", "connection"
+LOCKED = (
+    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{queue}' in vhost "
+    "'{vhost}'. It could be originally declared on another connection or the exclusive property "
+    "value does not match that of the original declaration."
+)
 
 
 @dataclass
@@ -137,8 +142,8 @@ def _empty_queue_name_without_an_earlier_declare(b: Bench) -> None:
     "queues: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'durable' for queue '{queue}' in vhost '{vhost}': "
-    "received 'true' but current is 'false'",
+    "PRECONDITION_FAILED - inequivalent arg 'durable' for queue '{queue}' in vhost "
+    "'{vhost}': received 'true' but current is 'false'",
 )
 def _redeclare_as_durable(b: Bench) -> None:
     b.declare()
@@ -149,8 +154,8 @@ def _redeclare_as_durable(b: Bench) -> None:
     "queues: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'durable' for queue '{queue}' in vhost '{vhost}': "
-    "received 'false' but current is 'true'",
+    "PRECONDITION_FAILED - inequivalent arg 'durable' for queue '{queue}' in vhost "
+    "'{vhost}': received 'false' but current is 'true'",
 )
 def _redeclare_as_transient(b: Bench) -> None:
     b.declare(durable=True)
@@ -161,8 +166,8 @@ def _redeclare_as_transient(b: Bench) -> None:
     "queues: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'auto_delete' for queue '{queue}' in vhost '{vhost}': "
-    "received 'true' but current is 'false'",
+    "PRECONDITION_FAILED - inequivalent arg 'auto_delete' for queue '{queue}' in vhost "
+    "'{vhost}': received 'true' but current is 'false'",
 )
 def _redeclare_as_auto_delete(b: Bench) -> None:
     b.declare()
@@ -173,8 +178,8 @@ def _redeclare_as_auto_delete(b: Bench) -> None:
     "queues: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'durable' for queue '{queue}' in vhost '{vhost}': "
-    "received 'true' but current is 'false'",
+    "PRECONDITION_FAILED - inequivalent arg 'durable' for queue '{queue}' in vhost "
+    "'{vhost}': received 'true' but current is 'false'",
 )
 def _durable_is_compared_first(b: Bench) -> None:
     b.declare()
@@ -185,8 +190,8 @@ def _durable_is_compared_first(b: Bench) -> None:
     "queues: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue '{queue}' in vhost '{vhost}': "
-    "received the value '4' of type 'signedint' but current is none",
+    "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue '{queue}' in vhost "
+    "'{vhost}': received the value '4' of type 'signedint' but current is none",
 )
 def _redeclare_with_an_argument_more(b: Bench) -> None:
     b.declare()
@@ -197,8 +202,8 @@ def _redeclare_with_an_argument_more(b: Bench) -> None:
     "queues: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue '{queue}' in vhost '{vhost}': "
-    "received none but current is the value '4' of type 'signedint'",
+    "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue '{queue}' in vhost "
+    "'{vhost}': received none but current is the value '4' of type 'signedint'",
 )
 def _redeclare_with_an_argument_less(b: Bench) -> None:
     b.declare(arguments={"x-max-length": 4})
@@ -209,35 +214,21 @@ def _redeclare_with_an_argument_less(b: Bench) -> None:
     "queues: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue '{queue}' in vhost '{vhost}': "
-    "received '5' but current is '4'",
+    "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue '{queue}' in vhost "
+    "'{vhost}': received '5' but current is '4'",
 )
 def _redeclare_with_another_value(b: Bench) -> None:
     b.declare(arguments={"x-max-length": 4})
     b.declare(arguments={"x-max-length": 5})
 
 
-@refused(
-    "queues: exclusive",
-    CHANNEL,
-    405,
-    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{queue}' in vhost '{vhost}'. "
-    "It could be originally declared on another connection or the exclusive property value does "
-    "not match that of the original declaration.",
-)
+@refused("queues: exclusive", CHANNEL, 405, LOCKED)
 def _redeclare_an_exclusive_queue_as_shared(b: Bench) -> None:
     b.declare(exclusive=True)
     b.declare()
 
 
-@refused(
-    "queues: exclusive",
-    CHANNEL,
-    405,
-    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{queue}' in vhost '{vhost}'. "
-    "It could be originally declared on another connection or the exclusive property value does "
-    "not match that of the original declaration.",
-)
+@refused("queues: exclusive", CHANNEL, 405, LOCKED)
 def _redeclare_a_shared_queue_as_exclusive(b: Bench) -> None:
     b.declare()
     b.declare(exclusive=True)
@@ -256,7 +247,10 @@ def _delete_if_empty_with_a_message(b: Bench) -> None:
 
 
 @refused(
-    "queues: delete", CHANNEL, 406, "PRECONDITION_FAILED - queue '{queue}' in vhost '{vhost}' in use"
+    "queues: delete",
+    CHANNEL,
+    406,
+    "PRECONDITION_FAILED - queue '{queue}' in vhost '{vhost}' in use",
 )
 def _delete_if_unused_with_a_consumer(b: Bench) -> None:
     b.declare()
@@ -379,8 +373,8 @@ def _bind_an_exchange_to_the_default_exchange(b: Bench) -> None:
     "exchanges: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'type' for exchange '{exchange}' in vhost '{vhost}': "
-    "received 'fanout' but current is 'direct'",
+    "PRECONDITION_FAILED - inequivalent arg 'type' for exchange '{exchange}' in vhost "
+    "'{vhost}': received 'fanout' but current is 'direct'",
 )
 def _redeclare_with_another_type(b: Bench) -> None:
     b.declare_exchange("direct")
@@ -391,8 +385,8 @@ def _redeclare_with_another_type(b: Bench) -> None:
     "exchanges: re-declare differing",
     CHANNEL,
     406,
-    "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{exchange}' in vhost '{vhost}': "
-    "received 'true' but current is 'false'",
+    "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{exchange}' in vhost "
+    "'{vhost}': received 'true' but current is 'false'",
 )
 def _redeclare_exchange_as_durable(b: Bench) -> None:
     b.declare_exchange()
@@ -448,9 +442,7 @@ def _delete_if_unused_with_a_binding(b: Bench) -> None:
     b.channel.exchange_delete(b.exchange, if_unused=True)
 
 
-@refused(
-    "exchanges: bind", CHANNEL, 404, "NOT_FOUND - no exchange '{exchange}' in vhost '{vhost}'"
-)
+@refused("exchanges: bind", CHANNEL, 404, "NOT_FOUND - no exchange '{exchange}' in vhost '{vhost}'")
 def _bind_to_a_missing_exchange(b: Bench) -> None:
     b.declare()
     b.channel.queue_bind(b.queue, b.exchange, "k")
@@ -628,11 +620,6 @@ def _flow_off(b: Bench) -> None:
     b.channel.flow(False)
 
 
-LOCKED = (
-    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{queue}' in vhost '{vhost}'. "
-    "It could be originally declared on another connection or the exclusive property value does "
-    "not match that of the original declaration."
-)
 ELSEWHERE: dict[str, Callable[[amqp.Channel, str], object]] = {
     "declare": lambda channel, queue: channel.queue_declare(queue, exclusive=True),
     "passive declare": lambda channel, queue: channel.queue_declare(queue, passive=True),

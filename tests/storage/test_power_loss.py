@@ -9,7 +9,7 @@ one sequence. With a barrier taken out of the code the same test must fail.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -17,7 +17,20 @@ import trio
 import trio.testing
 
 from chaos.simulation.disk import SimulatedDisk
-from leveret.storage import Disk, GroupLog, Journal, JournalConfig, Snapshots, reclaim
+from leveret.storage import (
+    AppendFile,
+    Disk,
+    GroupLog,
+    Journal,
+    JournalConfig,
+    ReadFile,
+    Snapshots,
+    StorageError,
+    reclaim,
+    records,
+)
+from leveret.storage.log import Saved
+from leveret.storage.segments import segment_name
 from tests.storage.support import command
 
 GROUPS = 3
@@ -225,19 +238,146 @@ async def lives(seed: int, *, wrap: Callable[[Disk], Disk], count: int = 4) -> N
                 assert snapshot.index >= group.snapshot
             group.snapshot = snapshot.index if snapshot is not None else 0
         driver = Driver(rng, journal, wrap(disk), model)
-        with trio.move_on_after(rng.choice([0.002, 0.02, 0.1, 1.5])):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(journal.run)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            with trio.move_on_after(rng.choice([0.002, 0.02, 0.1, 0.3])):
                 await driver.live_on()
+            if rng.random() < 0.2:
+                await trio.sleep(2)  # an idle journal writes a mark
+            nursery.cancel_scope.cancel()
         history, promised = driver.history, driver.promised
         disk = disk.power_loss() if rng.random() < 0.7 else disk.crash()
 
 
 def run(seed: int, wrap: Callable[[Disk], Disk] = lambda disk: disk) -> None:
-    trio.run(lambda: lives(seed, wrap=wrap), clock=trio.testing.MockClock(autojump_threshold=0))
+    async def main() -> None:
+        await lives(seed, wrap=wrap)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-@pytest.mark.parametrize("start", range(0, 60, 10))
+@pytest.mark.parametrize("start", range(0, 40, 10))
 def test_what_was_durable_survives_any_power_loss(start: int) -> None:
     for seed in range(start, start + 10):
         run(seed)
+
+
+# What follows proves that the test above can fail: each takes one precaution out.
+
+
+class CarelessFile:
+    """An append file whose sync only says that it did."""
+
+    def __init__(self, file: AppendFile) -> None:
+        self._file = file
+
+    @property
+    def size(self) -> int:
+        return self._file.size
+
+    def write(self, buffers: Sequence[bytes]) -> None:
+        self._file.write(buffers)
+
+    async def sync(self) -> None:
+        await trio.sleep(0.001)
+
+    def truncate(self, size: int) -> None:
+        self._file.truncate(size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CarelessDisk:
+    """A disk that does not sync the files it creates, or those it continues."""
+
+    def __init__(self, disk: Disk, *, forgets_new: bool) -> None:
+        self._disk = disk
+        self._forgets_new = forgets_new
+
+    def append_file(self, name: str, *, preallocate_bytes: int = 0) -> AppendFile:
+        folder, _, base = name.partition("/")
+        is_new = base not in self._disk.list(folder)
+        file = self._disk.append_file(name, preallocate_bytes=preallocate_bytes)
+        return CarelessFile(file) if is_new == self._forgets_new else file
+
+    def read_file(self, name: str) -> ReadFile:
+        return self._disk.read_file(name)
+
+    async def write_aside(self, name: str, buffers: Sequence[bytes]) -> None:
+        await self._disk.write_aside(name, buffers)
+
+    def list(self, folder: str) -> Sequence[str]:
+        return self._disk.list(folder)
+
+    def remove(self, name: str) -> None:
+        self._disk.remove(name)
+
+    def rename(self, old: str, new: str) -> None:
+        self._disk.rename(old, new)
+
+    def free_bytes(self) -> int:
+        return self._disk.free_bytes()
+
+
+def assert_found(seeds: int, wrap: Callable[[Disk], Disk] = lambda disk: disk) -> None:
+    """Assert that one of the first `seeds` seeds shows something wrong."""
+    found = False
+    for seed in range(seeds):
+        try:
+            run(seed, wrap)
+        except* (AssertionError, StorageError):
+            found = True
+        if found:
+            return
+    pytest.fail(f"nobody noticed in {seeds} seeds")
+
+
+def test_a_missing_sync_is_found() -> None:
+    assert_found(5, lambda disk: CarelessDisk(disk, forgets_new=True))
+
+
+def test_a_missing_sync_in_recovery_is_found() -> None:
+    assert_found(40, lambda disk: CarelessDisk(disk, forgets_new=False))
+
+
+def test_a_checksum_that_checks_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "xxh3_64_intdigest", lambda _data, _seed=0: 0)
+
+    assert_found(40)
+
+
+def test_files_removed_before_the_drop_is_durable_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disks: list[Disk] = []
+
+    def remember(disk: Disk) -> Disk:
+        disks.append(disk)
+        return disk
+
+    async def hasty_drop(journal: Journal, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            journal.buffer([records.Record(records.Kind.DROP, 0, number, 0)])
+            disks[-1].remove(segment_name(number))
+            del journal.sealed[number]
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Journal, "drop", hasty_drop)
+
+    assert_found(80, remember)
+
+
+def test_a_vote_that_is_not_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(log: GroupLog, term: int, voted_for: int | None) -> None:
+        log.term, log.voted_for = term, voted_for
+
+    monkeypatch.setattr(GroupLog, "save_vote", forget)
+
+    assert_found(5)
+
+
+def test_a_head_that_says_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Saved, "records", lambda _saved, _group: [])
+
+    assert_found(20)

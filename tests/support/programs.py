@@ -85,6 +85,10 @@ class Program:
             if text in line:
                 return line
 
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def end(self, *, within_s: float = END_WITHIN_S) -> int:
         """Wait for the program to end by itself; return its exit code."""
         try:

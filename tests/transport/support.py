@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 
@@ -59,6 +60,7 @@ class Node:
             config=config,
         )
         self.events: list[tuple[object, ...]] = []
+        self.me = me
         self.address = listen
         self.scope = trio.CancelScope()
         self._changed = trio.lowlevel.ParkingLot()
@@ -104,3 +106,8 @@ async def pair(
     await first.heard("up", TWO)
     await second.heard("up", ONE)
     return first, second
+
+
+def reason(record: logging.LogRecord) -> str:
+    """Return why, as `record` tells it beside its message."""
+    return str(record.__dict__.get("reason"))

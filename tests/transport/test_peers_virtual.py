@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from leveret.transport import TransportConfig
 from leveret.transport.notices import TOLD_MAX, Notices
 
-from .support import ANYWHERE, MEMBERS, ONE, TWO, Node, identity, pair, start
+from .support import ANYWHERE, MEMBERS, ONE, TWO, Node, identity, pair, reason, start
 from .virtual import Net, Socket
 
 
@@ -49,7 +49,7 @@ async def test_an_unplugged_peer_is_down_after_the_time_of_silence(
         nursery.cancel_scope.cancel()
 
     assert {"it was silent for 4 s"} == {
-        r.reason for r in caplog.records if r.message == "link down"
+        reason(r) for r in caplog.records if r.message == "link down"
     }
 
 
@@ -196,7 +196,7 @@ async def test_a_peer_that_does_not_keep_up_is_dropped_and_linked_anew(
         nursery.cancel_scope.cancel()
 
     assert "it does not keep up: over 4194304 bytes are queued" in {
-        r.reason for r in caplog.records if r.message == "link down"
+        reason(r) for r in caplog.records if r.message == "link down"
     }
 
 
@@ -217,7 +217,7 @@ async def test_half_a_hello_is_closed_at_the_deadline(
 
         assert 5.0 == pytest.approx(trio.current_time() - since, abs=0.01)
         nursery.cancel_scope.cancel()
-    assert ["the hello was not finished in time"] == [r.reason for r in caplog.records]
+    assert ["the hello was not finished in time"] == [reason(r) for r in caplog.records]
 
 
 async def test_strangers_beyond_the_limit_are_closed_at_once(

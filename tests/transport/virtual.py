@@ -6,6 +6,7 @@ import itertools
 import socket as std
 
 import trio
+from typing_extensions import Buffer
 
 WINDOW_BYTES = 65536
 
@@ -81,14 +82,14 @@ class Socket(trio.socket.SocketType):
         listener._backlog.append(far)
         listener._arrived.unpark_all()
 
-    async def send(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
+    async def send(self, data: Buffer, flags: int = 0) -> int:
         await trio.lowlevel.checkpoint()
         pipe = self.outgoing
         while pipe.is_stuck or (len(pipe.data) >= WINDOW_BYTES and not pipe.is_reset):
             await pipe.changed.park()
         if self._closed or pipe.is_reset:
             raise ConnectionResetError(104, "Connection reset by peer")
-        part = bytes(data[:WINDOW_BYTES])
+        part = bytes(memoryview(data)[:WINDOW_BYTES])
         pipe.put(part)
         return len(part)
 

@@ -27,8 +27,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from pysyncobj.node import Node
-from pysyncobj.transport import Transport
+from pysyncobj.node import Node  # type: ignore[import-untyped]
+from pysyncobj.transport import Transport  # type: ignore[import-untyped]
 
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log

@@ -19,8 +19,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from pysyncobj import SyncObj, SyncObjConf, replicated, syncobj
-from pysyncobj.node import Node
+from pysyncobj import (  # type: ignore[import-untyped]
+    SyncObj,
+    SyncObjConf,
+    replicated,
+    syncobj,
+)
+from pysyncobj.node import Node  # type: ignore[import-untyped]
 
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log, Role, SnapshotMark
@@ -40,6 +45,8 @@ stands still too; the guard drops what need not leave."""
 
 TICKS_MAX = 16
 """Core ticks of one `advance`; each applies up to 1 MiB of entries, or at least two."""
+
+_ROLES = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)  # in the order of the core's numbers
 
 _create_journal = syncobj.createJournal
 
@@ -157,6 +164,7 @@ class PySyncObjEngine:
         self._failed: Exception | None = None
         self._transfer: tuple[NodeId, float] | None = None
         self._is_transfer_sent = False
+        self._state = 0
         elections = Elections(
             node, len(members), rng=rng, timeout_s=self._config.election_timeout_s
         )
@@ -209,6 +217,7 @@ class PySyncObjEngine:
             leaderFallbackTimeout=self._config.quorum_timeout_s,
             commandsWaitLeader=False,
             dynamicMembershipChange=False,
+            onStateChanged=self._note_state,
             logCompactionMinEntries=1 << 60,
             logCompactionMinTime=1 << 40,
             useFork=False,
@@ -216,17 +225,14 @@ class PySyncObjEngine:
             **dump,
         )
 
+    def _note_state(self, _: int, state: int) -> None:
+        self._state = state
+
     # State.
 
     @property
     def role(self) -> Role:
-        if self._view.is_leader:
-            return Role.LEADER
-        # The core's candidates differ from its followers in nothing that can be asked for, but
-        # that they voted for themselves and know no leader.
-        if self._log.voted_for == self._core.selfNode.id and self._view.leader is None:
-            return Role.CANDIDATE
-        return Role.FOLLOWER
+        return _ROLES[self._state]
 
     @property
     def term(self) -> int:

@@ -199,9 +199,7 @@ class Replicas:
             )
         except OSError:
             # The log keeps what the snapshot would have replaced; the next one may succeed.
-            log.exception(
-                "snapshot not saved", extra={"group": group.number, "index": mark.index}
-            )
+            log.exception("snapshot not saved", extra={"group": group.number, "index": mark.index})
             return
         group.snapshot_saved(mark)
         log.info(

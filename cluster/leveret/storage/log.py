@@ -59,11 +59,12 @@ class Saved:
             self.voted_for = index - 1 if index else None
         elif kind == Kind.TRUNCATE:
             self.last = index - 1
-        elif kind == Kind.TRIM:
+        elif kind in (Kind.TRIM, Kind.RESET):
             self.first = index
-        elif kind == Kind.RESET:
-            self.first = index
-            self.last = index - 1
+            # What a snapshot stands for is committed, though its own record may be lost.
+            self.commit = max(self.commit, index - 1)
+            if kind == Kind.RESET:
+                self.last = index - 1
 
     def records(self, group: int) -> list[Record]:
         """Return the records that say all of this anew."""
@@ -173,6 +174,8 @@ class GroupLog:
     def trim(self, index: int) -> None:
         """Let the log begin at `index`; earlier entries stay readable while they are live.
 
+        Only after a snapshot of entry `index` - 1 or later was saved; they then count as committed.
+
         Raises:
             LogViolation: the log ends before `index` - 1.
         """
@@ -181,6 +184,7 @@ class GroupLog:
         if index > self.last_index + 1:
             raise self._violation(f"trim to {index} behind {self.last_index}")
         self.first_index = index
+        self.commit_index = max(self.commit_index, index - 1)
         self._buffer(Record(Kind.TRIM, self.number, index, 0))
 
     def reset(self, entries: Sequence[tuple[bytes, int, int]]) -> None:
@@ -202,6 +206,7 @@ class GroupLog:
             del self._unwritten[index]
         records = [Record(Kind.RESET, self.number, base, self.commit_index)]
         self.first_index, self.last_index = base, base - 1
+        self.commit_index = max(self.commit_index, base - 1)
         self.durable_index = self._written_index = base - 1
         for command, index, term in entries:
             if index != self.last_index + 1:

@@ -17,15 +17,18 @@ Frames are read to the byte, so that what follows `#welcome` is left to the link
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import trio
+
 from . import envelope
 from .errors import EnvelopeError, Refused
 from .identity import Identity, NodeId
-from .wire import WIRE_ERRORS, drain
+from .wire import WIRE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,12 +196,17 @@ class Party:
 
 
 async def say_refused(wire: Wire, reason: str) -> None:
-    """Tell the other side why, as far as it still listens, and wait until it has read that."""
-    try:
+    """Tell the other side why, as far as it still listens, and wait until it has read that.
+
+    Takes a second at most, whatever the other side does.
+    """
+    with trio.move_on_after(LAST_WORDS_S), contextlib.suppress(*WIRE_ERRORS):
         await _say(wire, REFUSED, reason[:REASON_CHARS])
-    except WIRE_ERRORS:
-        return
-    await drain(wire, within_s=LAST_WORDS_S)
+        # Closing a socket with unread bytes makes the kernel send a reset, which may overtake and
+        # destroy what was sent last.
+        await wire.finish()
+        while await wire.receive(65536):
+            pass
 
 
 def refusal(payload: object) -> Refused:

@@ -27,7 +27,6 @@ __all__ = [
     "Wire",
     "connect",
     "describe",
-    "drain",
     "plain",
     "secure",
 ]
@@ -247,15 +246,3 @@ def _ready(socket: trio.socket.SocketType) -> Address:
     socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
     name = socket.getpeername()
     return Address(name[0], name[1])
-
-
-async def drain(wire: Wire, *, within_s: float) -> None:
-    """Read until the other side closes, at most `within_s`.
-
-    Closing a socket with unread bytes makes the kernel send a reset, which may overtake and
-    destroy what was sent last: the reason of a refusal.
-    """
-    with trio.move_on_after(within_s), contextlib.suppress(*WIRE_ERRORS):
-        await wire.finish()
-        while await wire.receive(65536):
-            pass

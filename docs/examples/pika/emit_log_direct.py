@@ -12,7 +12,5 @@ with connect(options.url) as connection:
     channel = connection.channel()
     # A direct exchange compares the routing key with the key of each binding.
     channel.exchange_declare(exchange="logs.direct", exchange_type="direct")
-    channel.basic_publish(
-        exchange="logs.direct", routing_key=options.severity, body=line.encode()
-    )
+    channel.basic_publish(exchange="logs.direct", routing_key=options.severity, body=line.encode())
     print(f"sent {options.severity}: {line}")

@@ -6,8 +6,8 @@ behind the events that were parsed before it, so `receive_data` never raises.
 
 Rules of the loop:
 - While it is our turn in the handshake nothing further is parsed: a peer that sends ahead
-  (start-ok, tune-ok and open in one packet) is served once we have answered. Whoever answers then calls
-  `receive_data(b"")` for what has been waiting.
+  (start-ok, tune-ok and open in one packet) is served once we have answered. Whoever answers then
+  calls `receive_data(b"")` for what has been waiting.
 - A whole publish that lies in the chunk is cut out in one step; everything else goes frame by
   frame. Bodies are copied once out of the chunk.
 - The octets kept between calls are at most one frame, and before login at most 64 KiB.
@@ -227,43 +227,42 @@ class Connection:
                 return used
             if kind == 1 and channel in idle:
                 payload = data[start:stop]
-                publish = publish_of(payload) or self._learn(payload)
-                if publish is not None:
-                    if stop + 20 <= end:
-                        mark, same, size, basic, body_size = _unpack_to_header(data, stop)
-                        head = stop + 8
-                        tail = head + size
-                        if (
-                            mark == _END_THEN_HEADER
-                            and same == channel
-                            and basic == _BASIC_WEIGHTLESS
-                            and tail + 8 <= end
-                            and size <= payload_max
-                            and 0 < body_size <= message_max
-                        ):
-                            header = header_of(data[head:tail]) or self._checked(data[head:tail])
-                            mark, same, size = _unpack_to_body(data, tail)
-                            tail += 8
-                            after = tail + size
-                            if (
-                                mark == _END_THEN_BODY
-                                and same == channel
-                                and size == body_size
-                                and size <= payload_max
-                                and after < end
-                                and data[after] == 0xCE
-                                and header
-                            ):
-                                route, mandatory, immediate = publish
-                                body = data[tail:after]
-                                append(Publish(channel, route, mandatory, immediate, header, body))
-                                used = after + 1
-                                continue
-                elif size == 13 and payload[:4] == _ACK_ID and data[stop] == 0xCE:
+                if size == 13 and payload[:4] == _ACK_ID and data[stop] == 0xCE:
                     tag, bits = _unpack_ack(payload, 4)
                     append(Ack(channel, tag, bits & 1 != 0))
                     used = stop + 1
                     continue
+                publish = publish_of(payload) or self._learn(payload)
+                if publish is not None and stop + 20 <= end:
+                    mark, same, size, basic, body_size = _unpack_to_header(data, stop)
+                    head = stop + 8
+                    tail = head + size
+                    if (
+                        mark == _END_THEN_HEADER
+                        and same == channel
+                        and basic == _BASIC_WEIGHTLESS
+                        and tail + 8 <= end
+                        and size <= payload_max
+                        and 0 < body_size <= message_max
+                    ):
+                        header = header_of(data[head:tail]) or self._checked(data[head:tail])
+                        mark, same, size = _unpack_to_body(data, tail)
+                        tail += 8
+                        after = tail + size
+                        if (
+                            mark == _END_THEN_BODY
+                            and same == channel
+                            and size == body_size
+                            and size <= payload_max
+                            and after < end
+                            and data[after] == 0xCE
+                            and header
+                        ):
+                            route, mandatory, immediate = publish
+                            body = data[tail:after]
+                            append(Publish(channel, route, mandatory, immediate, header, body))
+                            used = after + 1
+                            continue
             if data[stop] != 0xCE:
                 raise self._unframed(frames.wrong_end(kind, data[start:stop], data[stop]), end)
             used = stop + 1

@@ -71,7 +71,7 @@ class Listener:
         return len(self._connections)
 
     async def bind(self, host: str, port: int) -> trio.socket.SocketType:
-        """Return a listening socket.
+        """Return a socket bound to an address; clients are refused until `serve` listens on it.
 
         Raises:
             OSError: the address is in use or not ours.
@@ -84,7 +84,6 @@ class Listener:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             await listening.bind(address)
-            listening.listen(self._config.backlog)
         except BaseException:
             listening.close()
             raise
@@ -93,11 +92,14 @@ class Listener:
     async def serve(
         self, listening: trio.socket.SocketType, *, tls: ssl.SSLContext | None = None
     ) -> None:
-        """Accept clients until cancelled."""
+        """Listen on a bound socket and serve clients, until it is closed and they are gone."""
+        listening.listen(self._config.backlog)
         async with trio.open_nursery() as nursery:
             while True:
                 try:
                     client, address = await listening.accept()
+                except trio.ClosedResourceError:
+                    return  # the node is stopping, and the clients with it
                 except OSError as error:
                     if error.errno not in _SCARCE:
                         continue  # the client left before we took it

@@ -5,6 +5,8 @@ as any user has it. Both know all nodes and go to the next one when theirs is lo
 is told as JSON lines on standard output; SIGTERM asks for the end, the producer first waits for
 its last confirms.
 """
+# ruff: noqa: TID251 - its own process, on the real clock, without trio: so pika wants it
+# mypy: disable-error-code=import-untyped
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pika
 import pika.exceptions
@@ -76,6 +78,7 @@ class Producer:
         self._told_at = 0.0
         self._allowance = 0.0
         self._ticked_at = time.monotonic()
+        self._stalled_since = 0.0
         self._connection: pika.SelectConnection
         self._channel: Channel | None = None
 
@@ -138,9 +141,7 @@ class Producer:
                 break
             self._allowance -= 1
             body = json.dumps([self._run, sending.number, sending.attempt])
-            channel.basic_publish(
-                "", QUEUE, body.encode(), pika.BasicProperties(delivery_mode=2), mandatory=True
-            )
+            channel.basic_publish("", QUEUE, body.encode(), pika.BasicProperties(delivery_mode=2))
         if now - self._told_at >= TELL_S:
             self._tell(now)
         if self.is_done or (not self._window.is_empty and now - self._stalled_since > STALL_S):
@@ -162,8 +163,6 @@ class Producer:
             longest_pause_s=round(self._window.longest_pause_s, 3),
         )
         self._confirmed = []
-
-    _stalled_since = 0.0
 
 
 def produce(run: str, urls: Sequence[str], asked: Asked) -> None:

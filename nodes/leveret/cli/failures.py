@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Iterator
 
 from leveret.cli.exits import (
@@ -66,6 +67,11 @@ def _known(error: BaseException, config: NodeConfig) -> Failure | None:
     if isinstance(error, SyncFailed):
         return DataUnusable(
             f"the disk of {config.node.data_dir} failed: {error}. Check the disk, then start again"
+        )
+    if isinstance(error, ssl.SSLError):
+        return BadConfiguration(
+            f"the TLS files cannot be used together: {error}; see amqp.tls_certificate,"
+            " amqp.tls_key and amqp.tls_ca"
         )
     if isinstance(error, OSError) and _is_inside(error, config):
         return DataUnusable(

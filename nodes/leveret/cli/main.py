@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from leveret.cli.version import version
+from leveret.node.version import version
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run a broker": {

@@ -14,14 +14,16 @@ from leveret.cli.exits import DataUnusable
 from leveret.cli.failures import failure_of
 from leveret.cli.lifetime import end_with_parent, stopped_by_signals
 from leveret.cli.options import configuration_options, read_configuration
-from leveret.cli.version import version
 from leveret.cli.welcome import node_welcome
 from leveret.node.config import NodeConfig
 from leveret.node.endpoints import Endpoints
 from leveret.node.folder import FolderUnusable, hold_folder
 from leveret.node.logs import set_up_logging
 from leveret.node.sources import Flag
+from leveret.node.version import version
 
+GRACE_S = 1.0
+"""The node itself keeps its stop timeout; so much later it is stuck, and ended."""
 _FLAGS = {
     "id": "node.id",
     "name": "node.name",
@@ -104,7 +106,7 @@ def run(config: NodeConfig, *, parent: int | None = None) -> None:
         token = trio.lowlevel.current_trio_token()
         with trio.CancelScope() as scope:
             stop = partial(token.run_sync_soon, scope.cancel, idempotent=True)
-            with stopped_by_signals(stop, within_s=config.node.stop_timeout_s):
+            with stopped_by_signals(stop, within_s=config.node.stop_timeout_s + GRACE_S):
                 if parent is not None:
                     end_with_parent(parent)
                 await run_node(config, on_ready=on_ready)

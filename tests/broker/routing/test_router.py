@@ -229,6 +229,7 @@ def test_a_headers_exchange_sees_each_message_and_decodes_once(world: World) -> 
     assert decoded == ["once"]
     assert world.route("amq.headers", "", {"colour": "red"}) == ["q1"]
     assert world.route("amq.headers", "", {"colour": "blue"}) == ["q2"]
+    assert world.route("amq.headers", "", {"colour": "red"}) == ["q1"]
 
 
 def test_the_headers_are_not_decoded_for_an_exchange_that_ignores_them(world: World) -> None:

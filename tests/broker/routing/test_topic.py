@@ -102,6 +102,18 @@ def test_a_removed_pattern_leaves_the_others_as_they_were(
     }
 
 
+@given(st.lists(PATTERNS, max_size=8))
+def test_nothing_is_kept_of_removed_patterns(patterns: list[str]) -> None:
+    matcher = TopicMatcher()
+    for pattern in patterns:
+        matcher.add(binding(pattern))
+
+    for pattern in patterns:
+        matcher.remove(binding(pattern))
+
+    assert matcher._root.is_empty()
+
+
 def test_removing_an_unknown_pattern_changes_nothing() -> None:
     matcher = TopicMatcher()
     matcher.add(binding("a.b"))

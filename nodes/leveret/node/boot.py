@@ -1,0 +1,391 @@
+"""The composition root: the one place that knows concrete classes on both sides of a seam.
+
+The tree of a running node, from the ground up; what is above may use what is below:
+
+    listener          accepts clients; an actor a connection
+    directory         an actor an exchange and queue
+    catalog, shards   the machines of the Raft groups
+    replicas          an actor a group; the clock of elections
+    peers             the links to the other nodes
+    journal           the one writer to disk
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import secrets
+import time
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from leveret.actors import Timers, supervise
+from leveret.amqp.fields import decode_table
+from leveret.broker.access import Access, hash_password
+from leveret.broker.connection import Services
+from leveret.broker.directory import Directory
+from leveret.broker.handshake import Greeting
+from leveret.broker.listener import Listener, ListenerConfig
+from leveret.broker.machine import ShardMachine
+from leveret.broker.routing.router import Routers
+from leveret.catalog import Catalog, CatalogMachine, CatalogTimeout
+from leveret.catalog.commands import Bootstrap, RegisterNode
+from leveret.consensus import EngineConfig, GroupConfig, Replicas, ReplicasConfig
+from leveret.storage import (
+    Journal,
+    JournalConfig,
+    KernelSyncer,
+    RealDisk,
+    Snapshots,
+    ThreadSyncer,
+    pick_syncer,
+    reclaim,
+)
+from leveret.transport import Address, ClusterCredentials, Identity, NodeId, Peers, TlsFiles
+
+from .alarms import Alarms
+from .endpoints import Endpoints
+from .tls import server_context
+from .version import version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leveret.catalog.model import Exchange
+    from leveret.storage import Disk
+    from leveret.storage.syncers import Syncer
+
+    from .config import NodeConfig
+
+log = logging.getLogger(__name__)
+
+BOOT_FILE: Final = "boot"
+SHUTDOWN_REASON: Final = "broker forced connection closure with reason 'shutdown'"
+MAJORITY_LOG_S: Final = 5.0
+"""How often a starting node says that it waits for the others."""
+RECLAIM_S: Final = 5.0
+"""How often space is looked for that the journal can give back."""
+GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
+"""The path of a message makes no cycles; the default of 700 would search for them all the time."""
+
+
+async def run_node(config: NodeConfig, *, on_ready: Callable[[Endpoints], None]) -> None:
+    """Run a node until cancelled; then end it in order, within its stop timeout.
+
+    on_ready: called once, when clients are served.
+
+    Raises:
+        StorageError, TransportError, OSError: it cannot start, or not go on.
+    """
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_run_until, stop, config, on_ready, nursery.cancel_scope)
+        try:
+            await trio.sleep_forever()
+        finally:
+            stop.set()
+
+
+async def _run_until(
+    stop: trio.Event,
+    config: NodeConfig,
+    on_ready: Callable[[Endpoints], None],
+    done: trio.CancelScope,
+) -> None:
+    """Run a node until `stop`, shielded from the cancellation that causes it."""
+    with trio.CancelScope(shield=True) as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def set_deadline() -> None:
+                await stop.wait()
+                scope.deadline = trio.current_time() + config.node.stop_timeout_s
+
+            nursery.start_soon(set_deadline)
+            await _open(stop, config, on_ready)
+            nursery.cancel_scope.cancel()
+    if scope.cancelled_caught:
+        log.warning("not stopped in time", extra={"within_s": config.node.stop_timeout_s})
+    done.cancel()
+
+
+async def _open(
+    stop: trio.Event, config: NodeConfig, on_ready: Callable[[Endpoints], None]
+) -> None:
+    folder = config.node.data_dir
+    disk = RealDisk(folder, syncer=_syncer(config.storage.sync_method, str(folder)))
+    try:
+        boot = await _next_boot(disk)
+        journal = await Journal.open(
+            disk,
+            JournalConfig(
+                segment_bytes=config.storage.segment_bytes, cache_bytes=config.storage.cache_bytes
+            ),
+        )
+        try:
+            await _run(stop, config, disk, journal, boot, on_ready)
+        finally:
+            journal.close()
+    finally:
+        disk.close()
+
+
+async def _run(
+    stop: trio.Event,
+    config: NodeConfig,
+    disk: Disk,
+    journal: Journal,
+    boot: int,
+    on_ready: Callable[[Endpoints], None],
+) -> None:
+    """Build the tree and run it until `stop`."""
+    node = NodeId(config.node.id)
+    members = {member.id: member.address for member in config.node.cluster} or {
+        node: config.peers.listen
+    }
+    is_cluster = len(members) > 1
+    rng = Random(secrets.randbits(64))  # noqa: S311 - for back-off and elections
+    peers = Peers(
+        _identity(config, boot),
+        _credentials(config, is_cluster=is_cluster),
+        listen=config.peers.listen,
+        members=members,
+        rng=rng,
+    )
+    catalog_machine = CatalogMachine()
+    shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
+    replicas = Replicas(
+        node=node,
+        members=sorted(members),
+        boot=boot,
+        journal=journal,
+        snapshots=Snapshots(disk),
+        machines=[catalog_machine, *shard_machines],
+        peers=peers,
+        wall_clock_ms=_wall_clock_ms,
+        rng=rng,
+        config=_replicas_config(config),
+    )
+    catalog = Catalog(replicas.groups[0], catalog_machine)
+    timers = Timers()
+    async with trio.open_nursery() as ground:
+        ground.start_soon(journal.run)
+        peers_at = await ground.start(peers.run) if is_cluster else None
+        async with supervise() as supervisor:
+            directory = Directory(
+                node=node,
+                boot=boot,
+                catalog=catalog,
+                routers=Routers(catalog.model, decode=decode_table, alternate=_alternate),
+                links=peers,
+                supervisor=supervisor,
+            )
+            for number, machine in enumerate(shard_machines, 1):
+                directory.add_shard(number, replicas.groups[number], machine)
+            services = Services(
+                catalog=catalog,
+                directory=directory,
+                access=Access(catalog.model, cache_key=secrets.token_bytes(32)),
+                timers=timers,
+                random_bytes=secrets.token_bytes,
+            )
+            listener = Listener(services, _greeting(config), _listener_config(config))
+            plain = [await listener.bind(*address) for address in config.amqp.listen]
+            secured = [await listener.bind(*address) for address in config.amqp.tls_listen]
+            context = server_context(config.amqp) if secured else None
+            alarms = Alarms(
+                disk,
+                journal,
+                peers,
+                node=node,
+                free_limit_bytes=config.storage.disk_free_limit_bytes,
+                changed=listener.block,
+            )
+            ground.start_soon(timers.run)
+            ground.start_soon(alarms.run)
+            await ground.start(replicas.run)
+            ground.start_soon(_reclaim, journal)
+            if await _register(stop, config, catalog, boot):
+                _tune_garbage_collection()
+                for bound in plain:
+                    ground.start_soon(listener.serve, bound)
+                for bound in secured:
+                    ground.start_soon(partial(listener.serve, bound, tls=context))
+                on_ready(
+                    Endpoints(
+                        amqp=tuple(_address(bound) for bound in plain),
+                        amqp_tls=tuple(_address(bound) for bound in secured),
+                        peers=peers_at,
+                    )
+                )
+                log.info("ready", extra={"node": node, "boot": boot})
+                await stop.wait()
+            for bound in (*plain, *secured):
+                bound.close()
+            await listener.close_all(SHUTDOWN_REASON)
+        ground.cancel_scope.cancel()
+
+
+async def _register(
+    stop: trio.Event, config: NodeConfig, catalog: Catalog, boot: int
+) -> bool:
+    """Tell the cluster of this start, and found it if it is new; False if stopped before."""
+    is_done = False
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        while not is_done:
+            try:
+                await catalog.barrier(MAJORITY_LOG_S)
+                if catalog.model.cluster is None:
+                    password = await trio.to_thread.run_sync(
+                        hash_password, b"guest", secrets.token_bytes(16)
+                    )
+                    await catalog.change(
+                        Bootstrap(
+                            config.node.cluster_name, config.consensus.shards, "guest", password
+                        ),
+                        MAJORITY_LOG_S,
+                    )
+                await catalog.change(
+                    RegisterNode(
+                        config.node.id,
+                        config.node.name,
+                        tuple(f"amqp://{address}" for address in config.amqp.listen),
+                        boot,
+                    ),
+                    MAJORITY_LOG_S,
+                )
+            except CatalogTimeout:
+                log.warning("waiting for a majority of the cluster's nodes")
+            else:
+                is_done = True
+        nursery.cancel_scope.cancel()
+    return is_done
+
+
+async def _reclaim(journal: Journal) -> None:
+    """Give space back, now and then."""
+    while True:
+        await trio.sleep(RECLAIM_S)
+        if journal.sealed:
+            reclaimed = await reclaim(journal)
+            if reclaimed.dropped:
+                log.info("journal reclaimed", extra={"segments": len(reclaimed.dropped)})
+
+
+async def _next_boot(disk: Disk) -> int:
+    """Return a number greater than at every earlier start from this folder, and keep it."""
+    try:
+        file = disk.read_file(BOOT_FILE)
+    except FileNotFoundError:
+        last = 0
+    else:
+        last = int(file.read(0, 20) or b"0")
+        file.close()
+    # The clock makes it greater than those of an earlier life whose folder was lost, too.
+    boot = max(last + 1, _wall_clock_ms())
+    await disk.write_aside(BOOT_FILE, [b"%d" % boot])
+    return boot
+
+
+def _syncer(method: str, folder: str) -> Syncer:
+    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    match method:
+        case "kernel":
+            return KernelSyncer(folder)
+        case "thread":
+            return ThreadSyncer()
+        case _:
+            return pick_syncer(folder)
+
+
+def _identity(config: NodeConfig, boot: int) -> Identity:
+    return Identity(
+        cluster=config.node.cluster_name,
+        node=NodeId(config.node.id),
+        name=config.node.name,
+        boot=boot,
+        software=f"leveret {version()}",
+        instance=secrets.token_bytes(16),
+    )
+
+
+def _credentials(config: NodeConfig, *, is_cluster: bool) -> ClusterCredentials:
+    peers = config.peers
+    tls = None
+    if peers.tls_ca and peers.tls_certificate and peers.tls_key:
+        tls = TlsFiles(peers.tls_ca, peers.tls_certificate, peers.tls_key)
+    # A node alone takes no links, so its secret is nobody's.
+    token = config.node.token if is_cluster else secrets.token_bytes(32)
+    return ClusterCredentials(config.node.cluster_name, token, tls)
+
+
+def _replicas_config(config: NodeConfig) -> ReplicasConfig:
+    consensus = config.consensus
+    return ReplicasConfig(
+        group=GroupConfig(
+            engine=EngineConfig(
+                election_timeout_s=(
+                    consensus.election_timeout_min_s,
+                    consensus.election_timeout_max_s,
+                ),
+                heartbeat_s=consensus.heartbeat_s,
+                quorum_timeout_s=consensus.quorum_timeout_s,
+            ),
+            snapshot_entries=consensus.snapshot_entries,
+            snapshot_bytes=consensus.snapshot_bytes,
+        )
+    )
+
+
+def _listener_config(config: NodeConfig) -> ListenerConfig:
+    return ListenerConfig(
+        handshake_timeout_s=config.amqp.handshake_timeout_s,
+        tls_handshake_timeout_s=config.amqp.tls_handshake_timeout_s,
+        connections_max=config.limits.connections,
+        unauthenticated_max=config.limits.unauthenticated,
+        message_size_max=config.amqp.max_message_size_bytes,
+        backlog=config.amqp.backlog,
+    )
+
+
+def _greeting(config: NodeConfig) -> Greeting:
+    return Greeting(
+        product=config.amqp.server_product,
+        version=config.amqp.server_version,
+        own_version=version(),
+        cluster_name=config.node.cluster_name,
+        channel_max=config.amqp.channel_max,
+        frame_max=config.amqp.frame_max,
+        heartbeat_s=config.amqp.heartbeat_s,
+        refused_login_delay_s=config.limits.refused_login_delay_s,
+    )
+
+
+def _alternate(exchange: Exchange) -> str | None:
+    name = decode_table(exchange.arguments).get("alternate-exchange")
+    return name if isinstance(name, str) else None
+
+
+def _tune_garbage_collection() -> None:
+    """Keep the collector from walking over what lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
+def _address(bound: trio.socket.SocketType) -> Address:
+    host, port, *_ = bound.getsockname()
+    return Address(host, port)
+
+
+def _wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000

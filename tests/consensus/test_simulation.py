@@ -1,0 +1,52 @@
+"""Seeds of the simulator, and mutants that it must find."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from chaos.simulation.raft import SimulationFailed, run_seed
+from leveret.consensus.guard import Guard
+from tests.consensus.test_guard import SendsBeforeDurable
+
+
+class Unguarded(Guard):
+    """The core's own way to send and to receive entries (hole H1)."""
+
+    def _position(self, follower: object, previous: int) -> int:
+        return previous
+
+    def _is_fresh(self, message: object, follower: object) -> bool:
+        return True
+
+    def _without_known(self, previous, previous_term, entries):  # type: ignore[no-untyped-def]
+        return None
+
+
+@pytest.mark.parametrize("first", range(0, 50, 10))
+def test_no_promise_is_broken_under_faults(first: int) -> None:
+    for seed in range(first, first + 10):
+        counts = run_seed(seed, faults_s=6.0)
+        assert counts["applied"] > 300, seed
+        assert counts["terms"] >= 3, seed
+
+
+def test_a_seed_gives_the_same_run_twice() -> None:
+    assert run_seed(7, faults_s=3.0) == run_seed(7, faults_s=3.0)
+
+
+@pytest.mark.parametrize("mutant", [SendsBeforeDurable, Unguarded])
+def test_the_simulator_finds_a_missing_guard(
+    mutant: type[Guard], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+    found = 0
+    for seed in range(14, 24):
+        try:
+            run_seed(seed, guard=mutant)
+        except SimulationFailed:
+            found += 1
+            break
+
+    assert found
