@@ -35,6 +35,9 @@ IMPURE = {"asyncio", "os", "random", "secrets", "socket", "threading", "time", "
 # this text. Another text needs the proofs again, see docs/decisions/0002-libraries.md.
 PYSYNCOBJ_SHA256 = "e8bdf06797085d73"
 
+# "module:object" in a string: an entry of the distribution, or a command imported when called.
+ENTRY = re.compile(r'"(leveret(?:\.\w+)+):\w+"')
+
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -75,6 +78,12 @@ def imports(path: Path, *, for_types: bool = False) -> Iterator[str]:
 
 def top_level(path: Path) -> set[str]:
     return {imported.split(".")[0] for imported in imports(path)}
+
+
+def entries() -> set[str]:
+    """Return the modules that are named as "module:object" rather than imported."""
+    texts = [path.read_text(encoding="utf-8") for path in [ROOT / "pyproject.toml", *PRODUCT]]
+    return {found for text in texts for found in ENTRY.findall(text)}
 
 
 def is_pure(path: Path) -> bool:
@@ -174,9 +183,7 @@ def test_pysyncobj_is_the_text_that_the_guard_was_proved_on() -> None:
 
 
 def test_every_module_is_imported_by_another_or_is_an_entry() -> None:
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    imported = {found for path in ALL_CODE for found in imports(path, for_types=True)}
-    imported |= set(re.findall(r'"(leveret[\w.]+):', project))
+    imported = {found for path in ALL_CODE for found in imports(path, for_types=True)} | entries()
 
     dead = [
         name(path)
@@ -194,8 +201,7 @@ def test_every_package_is_imported_by_something_outside_it() -> None:
         for path in ALL_CODE
         for found in imports(path, for_types=True)
         if not module(path).startswith(".".join(found.split(".")[:2]))
-    }
-    used |= set(re.findall(r'"(leveret[\w.]+):', (ROOT / "pyproject.toml").read_text("utf-8")))
+    } | entries()
 
     assert [] == [
         name(package)

@@ -31,7 +31,7 @@ from leveret.consensus.pysyncobj import PySyncObjEngine
 from leveret.transport import NodeId
 
 MEMBERS = (NodeId(1), NodeId(2), NodeId(3))
-QUIET_S = 4.0  # after the last fault links are mended, at the latest
+QUIET_S = 2.0  # after the last fault links are mended, at the latest
 SETTLE_S = 15.0  # time to converge after that
 CONFIG = EngineConfig(append_bytes_max=400, in_flight_bytes_max=4000)
 
@@ -150,6 +150,7 @@ class World:
         self._links: dict[tuple[NodeId, NodeId], object] = {}
         self._arrivals_s: dict[tuple[NodeId, NodeId], float] = {}
         self._boots: Counter[NodeId] = Counter()
+        self._is_over = False
         self._payloads = itertools.count()
         self.members: dict[NodeId, Member] = {}
 
@@ -170,13 +171,23 @@ class World:
         self.after(1.5, self._fault)
         end_s = self.faults_s + QUIET_S + SETTLE_S
         is_mended = False
-        while self._events and self._events[0][0] <= end_s:
+        while self._events and self._events[0][0] <= end_s and not self._is_over:
             self.now_s, _, action = heapq.heappop(self._events)
             if not is_mended and self.now_s > self.faults_s + QUIET_S:
                 is_mended = True
                 self._connect_all()
+                self.after(1.0, self._look_for_the_end)
             action()
         self._check_converged()
+
+    def _look_for_the_end(self) -> None:
+        """Spare the rest of the time once everybody has everything."""
+        lengths = [len(done) for done in self.history]
+        self._is_over = all(
+            member.is_alive and [len(done) for done in member.applied] == lengths
+            for member in self.members.values()
+        )
+        self.after(0.5, self._look_for_the_end)
 
     def _check_converged(self) -> None:
         for node, member in self.members.items():

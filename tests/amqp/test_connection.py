@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ from tests.amqp.peers import (
 def _feed(connection: ServerConnection, octets: bytes, cuts: list[int]) -> list[Event]:
     events: list[Event] = []
     edges = [0, *sorted(cut % (len(octets) + 1) for cut in cuts), len(octets)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         events += connection.receive_data(octets[start:end])
     return events
 
@@ -396,7 +398,7 @@ def test_a_client_refuses_a_publish_from_the_server() -> None:
 
 
 @given(st.binary(max_size=300), st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_arbitrary_octets_give_at_most_one_error_and_little_memory(
     octets: bytes, is_new: bool
 ) -> None:
@@ -428,7 +430,7 @@ _PIECE = st.one_of(
 
 
 @given(st.lists(_PIECE, max_size=12), st.lists(st.integers(0, 500), max_size=5))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_frames_out_of_state_give_at_most_one_connection_error(
     pieces: list[bytes], cuts: list[int]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Commits a second and CPU a command of three nodes in one process, on real sockets and a real disk.
+"""Commits a second and CPU a command: three nodes in one process, real sockets and a real disk.
 
     python tests/benchmarks/bench_consensus.py [SECONDS] [GROUPS]
 
@@ -109,7 +109,8 @@ async def measure(targets: list[Group], window: int, seconds: float) -> str:
     median = statistics.median(latencies) * 1e3
     worst = statistics.quantiles(latencies, n=100)[-1] * 1e3
     return (
-        f"window {window:5d}: {count / took:8.0f} commands/s, {cpu / count * 1e6:7.1f} us CPU each, "
+        f"window {window:5d}: {count / took:8.0f} commands/s, "
+        f"{cpu / count * 1e6:7.1f} us CPU each, "
         f"p50 {median:6.1f} ms, p99 {worst:6.1f} ms"
     )
 
@@ -126,7 +127,7 @@ async def main() -> None:
             for node in MEMBERS:
                 nursery.start_soon(run_node, node, Path(folder), ports, groups, nodes)
             with trio.fail_after(20):
-                while len(nodes) < 3 or not all(
+                while len(nodes) < 3 or not all(  # noqa: ASYNC110
                     any(replicas.groups[number].is_leader for replicas in nodes.values())
                     for number in range(groups)
                 ):

@@ -424,3 +424,24 @@ def test_a_restored_machine_tells_only_that_it_was_restored(machine: CatalogMach
 def test_a_snapshot_of_another_version_is_refused(machine: CatalogMachine) -> None:
     with pytest.raises(ValueError, match="unknown version"):
         machine.restore(b"\xff" + machine.snapshot()[1:])
+
+
+def test_the_indexes_keep_nothing_of_what_was_unbound(machine: CatalogMachine) -> None:
+    do(machine, declare_queue("q"))
+    do(machine, bind("amq.direct", "q"))
+
+    do(machine, unbind("amq.direct", "q"))
+
+    assert not machine.model._bindings_from
+    assert not machine.model._bindings_to
+
+
+def test_a_restored_model_iterates_in_the_order_of_the_original(machine: CatalogMachine) -> None:
+    do(machine, c.AddVirtualHost("v"))
+    for name, vhost in (("1", "v"), ("2", "/"), ("3", "v"), ("4", "/")):
+        do(machine, c.DeclareQueue(vhost, name, False, False, False, NO_ARGUMENTS, 1, 1, 0))
+    restored = CatalogMachine()
+
+    restored.restore(machine.snapshot())
+
+    assert [queue.name for queue in restored.model.queues_at(1)] == ["1", "2", "3", "4"]

@@ -38,6 +38,8 @@ from tests.support.wire import (
     table,
 )
 
+Names = Callable[[], str]
+
 GOODBYE = struct.pack(">HBHH", 200, 0, 0, 0)
 GET = struct.pack(">H", 0) + shortstr("t-nowhere") + b"\x00"
 PASSIVE = struct.pack(">H", 0) + shortstr("t-nowhere") + b"\x01" + table()
@@ -291,7 +293,7 @@ def test_error_of_one_channel_leaves_the_others_alone(broker: Broker) -> None:
 @pytest.mark.parametrize("frame_max", [4096, 131072])
 @pytest.mark.parametrize("size", ["0", "1", "frame_max - 8", "frame_max - 7", "1 MiB"])
 def test_body_comes_back_in_frames_of_the_negotiated_size(
-    broker: Broker, name: Callable[[], str], frame_max: int, size: str
+    broker: Broker, name: Names, frame_max: int, size: str
 ) -> None:
     """publishing: content framing; connection: tune."""
     frame_sizes = {"frame_max - 8": frame_max - 8, "frame_max - 7": frame_max - 7}
@@ -316,9 +318,7 @@ def test_body_comes_back_in_frames_of_the_negotiated_size(
     assert sizes == [most] * full + ([rest] if rest else [])
 
 
-def test_body_may_come_in_frames_of_any_size_even_empty_ones(
-    broker: Broker, name: Callable[[], str]
-) -> None:
+def test_body_may_come_in_frames_of_any_size_even_empty_ones(broker: Broker, name: Names) -> None:
     """publishing: content framing."""
     queue = name()
     with broker.open_wire() as wire:
@@ -333,9 +333,7 @@ def test_body_may_come_in_frames_of_any_size_even_empty_ones(
         assert wire.expect_content()[1] == b"abcdef"
 
 
-def test_contents_of_two_channels_may_be_interleaved(
-    broker: Broker, name: Callable[[], str]
-) -> None:
+def test_contents_of_two_channels_may_be_interleaved(broker: Broker, name: Names) -> None:
     """connection: channels; publishing: content framing."""
     queue = name()
     get = struct.pack(">H", 0) + shortstr(queue) + b"\x01"
@@ -365,9 +363,7 @@ def test_contents_of_two_channels_may_be_interleaved(
     assert bodies == {b"11", b"22"}
 
 
-def test_many_frames_in_one_segment_and_one_frame_in_many(
-    broker: Broker, name: Callable[[], str]
-) -> None:
+def test_many_frames_in_one_segment_and_one_frame_in_many(broker: Broker, name: Names) -> None:
     """publishing: content framing; TCP knows no frames."""
     queue = name()
     message = (
@@ -375,14 +371,44 @@ def test_many_frames_in_one_segment_and_one_frame_in_many(
         + frame(HEADER, 1, content_header(3))
         + frame(BODY, 1, b"abc")
     )
-    passive = struct.pack(">H", 0) + shortstr(queue) + b"\x01" + table()
     with broker.open_wire() as wire:
         wire.declare_queue(queue)
+        wire.send_method(1, CONFIRM_SELECT, b"\x00")
+        wire.expect(CONFIRM_SELECT_OK, 1)
         wire.send(message * 50)
         for octet in message:
             wire.send(bytes([octet]))
-        wire.send_method(1, QUEUE_DECLARE, passive)
+        confirmed: set[int] = set()
+        while len(confirmed) < 51:
+            tag, multiple = struct.unpack(">QB", wire.expect(BASIC_ACK, 1))
+            confirmed |= set(range(1, tag + 1)) if multiple else {tag}
 
-        answer = wire.expect(QUEUE_DECLARE_OK, 1)
+        assert count(wire, queue) == 51
 
-    assert struct.unpack_from(">I", answer, 1 + len(queue)) == (51,)
+
+def test_what_follows_a_refused_publish_is_discarded(broker: Broker, name: Names) -> None:
+    """exchanges: publish to missing exchange (pitfall 7)."""
+    queue = name()
+    nothing = frame(HEADER, 1, content_header(0))
+    with broker.open_wire() as wire:
+        wire.open_channel(2)
+        wire.declare_queue(queue)
+        refused = frame(METHOD, 1, publish("t-nowhere", "k")) + nothing
+        wire.send(refused + (frame(METHOD, 1, publish("", queue)) + nothing) * 10)
+        assert wire.expect_channel_close(1).code == 404
+
+        # Sent last, so all that came before it has been seen.
+        wire.send_method(2, CONFIRM_SELECT, b"\x00")
+        wire.expect(CONFIRM_SELECT_OK, 2)
+        wire.send(frame(METHOD, 2, publish("", queue)) + frame(HEADER, 2, content_header(0)))
+        wire.expect(BASIC_ACK, 2)
+        assert count(wire, queue, channel=2) == 1
+
+
+def count(wire: Wire, queue: str, *, channel: int = 1) -> int:
+    """The ready messages of the queue."""
+    passive = struct.pack(">H", 0) + shortstr(queue) + b"\x01" + table()
+    wire.send_method(channel, QUEUE_DECLARE, passive)
+    answer = wire.expect(QUEUE_DECLARE_OK, channel)
+    (ready,) = struct.unpack_from(">I", answer, 1 + len(queue))
+    return int(ready)

@@ -696,16 +696,3 @@ def test_flow_on_and_recover_with_requeue_are_answered(bench: Bench) -> None:
     bench.channel.flow(True)
     bench.channel.basic_recover(requeue=True)
     bench.wait()
-
-
-def test_what_follows_a_refused_publish_is_discarded(bench: Bench) -> None:
-    """exchanges: publish to missing exchange."""
-    bench.declare()
-    bench.publish(bench.exchange, "k")
-    bench.publish("", bench.queue)
-
-    with pytest.raises(amqp.exceptions.NotFound):
-        bench.wait()
-
-    again = bench.connection.channel()
-    assert again.queue_declare(bench.queue, passive=True).message_count == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from leveret.consensus import EngineConfig, Role, SafetyViolation
@@ -22,7 +24,9 @@ class CountsItself(Guard):
 
 
 class TruncatesKnown(Guard):
-    def _without_known(self, previous, previous_term, entries):  # type: ignore[no-untyped-def]
+    def _without_known(
+        self, previous: int, previous_term: int, entries: list[tuple[bytes, int, int]]
+    ) -> None:
         return None
 
 
@@ -153,7 +157,9 @@ def a_reset_counts_once(guard: type[Guard]) -> None:
     # The probe after the last index; the follower lacks it.
     probe = cluster.waiting(1, 2)
     cluster.wire.pop((1, 2))
-    lacking = Reply(cluster[1].engine.term, _sequence(probe[-1]), 3, is_success=False, is_reset=True)
+    lacking = Reply(
+        cluster[1].engine.term, _sequence(probe[-1]), 3, is_success=False, is_reset=True
+    )
 
     cluster[1].step(2, lacking)
     assert 2 == entries(cluster.waiting(1, 2))
@@ -200,9 +206,9 @@ def a_vote_counts_once(guard: type[Guard]) -> None:
     cluster[1].step(2, Vote(term))
     cluster[1].step(2, Vote(term))
 
-    assert Role.CANDIDATE is cluster[1].engine.role
+    assert cluster[1].engine.leader is None
     cluster[1].step(3, Vote(term))
-    assert Role.LEADER is cluster[1].engine.role
+    assert cluster[1].engine.leader == 1
 
 
 def a_conflicting_tail_is_found_in_few_round_trips(guard: type[Guard]) -> None:
@@ -280,14 +286,16 @@ CLOSURES = [
 @pytest.mark.parametrize(
     "scenario", [scenario for scenario, _ in CLOSURES], ids=lambda scenario: scenario.__name__
 )
-def test_with_the_guard(scenario) -> None:  # type: ignore[no-untyped-def]
+def test_with_the_guard(scenario: Callable[[type[Guard]], None]) -> None:
     scenario(Guard)
 
 
 @pytest.mark.parametrize(
     ("scenario", "mutant"), CLOSURES, ids=[mutant.__name__ for _, mutant in CLOSURES]
 )
-def test_without_it_the_scenario_fails(scenario, mutant: type[Guard]) -> None:  # type: ignore[no-untyped-def]
+def test_without_it_the_scenario_fails(
+    scenario: Callable[[type[Guard]], None], mutant: type[Guard]
+) -> None:
     with pytest.raises((AssertionError, SafetyViolation)):
         scenario(mutant)
 
@@ -335,6 +343,16 @@ def test_an_entry_of_20_mib_travels_whole() -> None:
     cluster.settle()
 
     assert [b"before", large, b"after"] == cluster[3].payloads
+
+
+def test_an_append_holds_one_large_entry_at_most() -> None:
+    cluster = three()
+    cluster.propose(1, *[bytes(2 * 1024 * 1024)] * 5)
+
+    appends = [message for message in cluster.waiting(1, 2) if isinstance(message, Append)]
+    assert 1 == max(len(message.entries) for message in appends)
+    cluster.settle()
+    assert 5 == len(cluster[2].payloads)
 
 
 def test_silence_is_no_longer_than_a_heartbeat_and_no_shorter_without_news() -> None:

@@ -13,6 +13,7 @@ from leveret.consensus import BadMessage
 from leveret.consensus.entries import NO_OP, is_entry, seal, unseal
 from leveret.consensus.messages import (
     Append,
+    Message,
     PreVote,
     PreVoteRequest,
     Reply,
@@ -28,7 +29,7 @@ from leveret.consensus.messages import (
 )
 
 ENTRIES = ((1, NO_OP), (2, seal(b"a")), (2, seal(b"")))
-MESSAGES = [
+MESSAGES: list[Message] = [
     Append(2, 9, 5, 1, 4, 3, ENTRIES),
     Reply(2, 9, 6, is_success=True, is_reset=False),
     VoteRequest(2, 5, 1, is_transfer=True),
@@ -44,18 +45,19 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_a_message_survives_the_wire(message) -> None:  # type: ignore[no-untyped-def]
+def test_a_message_survives_the_wire(message: Message) -> None:
     wire = msgpack.unpackb(msgpack.packb(to_wire(3, message)), use_list=False)
 
     assert (3, message) == parse(wire)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_a_field_of_another_type_or_number_is_refused(message) -> None:  # type: ignore[no-untyped-def]
+def test_a_field_of_another_type_or_number_is_refused(message: Message) -> None:
     wire = to_wire(3, message)
 
     for at in range(len(wire)):
-        for bad in (None, -1, 1 << 63, "text", 1.5, [], {}, ("x",)):
+        bads: list[object] = [None, -1, 1 << 63, "text", 1.5, [], {}, ("x",)]
+        for bad in bads:
             with pytest.raises(BadMessage):
                 parse((*wire[:at], bad, *wire[at + 1 :]))
     for other in (wire[:-1], (*wire, 0), list(wire), b"x", None):

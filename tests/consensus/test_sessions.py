@@ -35,7 +35,7 @@ class World:
     def __init__(self) -> None:
         self.outboxes = {NodeId(node): Outbox(NodeId(node), boot=5) for node in (1, 2)}
         self.submitted: dict[NodeId, list[bytes]] = {node: [] for node in self.outboxes}
-        self.told: dict[NodeId, list[bytes]] = {node: [] for node in self.outboxes}
+        self.told: dict[NodeId, list[object]] = {node: [] for node in self.outboxes}
         self.wire: deque[Batch] = deque()
         self.intake = Intake()
         self.unapplied: deque[bytes] = deque()
@@ -47,7 +47,7 @@ class World:
         if large:
             command = command.ljust(GATHER_BYTES, b".")
         self.submitted[node].append(command)
-        self.outboxes[node].add(command, lambda reply: self.told[node].append(reply))  # type: ignore[arg-type]
+        self.outboxes[node].add(command, self.told[node].append)
 
     def send(self, node: NodeId) -> None:
         self.wire.extend(self.outboxes[node].to_send(0.0))

@@ -79,7 +79,8 @@ class Inbox:
     def barrier(self, queue: str | None = None) -> int:
         """Return the queue's count of ready messages, and take in what was sent before it.
 
-        The queue answers in order, so what it had for this consumer has arrived now.
+        What a queue sent before it answers has arrived now. RabbitMQ's queue answers this ahead
+        of what else is waiting for it, unconfirmed publishes say: settle those first.
         """
         ok = self.channel.queue_declare(queue or self.queue, passive=True)
         self.channel.connection.process_data_events(time_limit=0)

@@ -4,7 +4,7 @@ import contextlib
 import struct
 import tracemalloc
 
-import msgpack  # type: ignore[import-untyped]  # it has neither stubs nor py.typed
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

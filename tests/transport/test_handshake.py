@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Awaitable, Callable
 
-import msgpack  # type: ignore[import-untyped]  # it has neither stubs nor py.typed
+import msgpack
 import pytest
 import trio
 from hypothesis import given, settings

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from leveret.transport import TransportConfig
+from leveret.transport import Address, TransportConfig
 from leveret.transport.notices import TOLD_MAX, Notices
 
 from .support import ANYWHERE, MEMBERS, ONE, TWO, Node, identity, pair, reason, start
@@ -258,6 +258,24 @@ async def test_dialling_backs_off_with_jitter_to_two_seconds_and_says_so_once(
     )
     assert len({round(wait, 6) for wait in waits[8:]}) > 10
     assert ["node not reached, dialling on"] == [r.message for r in caplog.records]
+
+
+async def test_nothing_is_said_to_a_peer_off_loopback_without_tls(
+    autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with trio.open_nursery() as nursery:
+        far = Socket(net)
+        await far.bind(("10.0.0.9", 5))
+        far.listen()
+        second = Node(identity(2), members={ONE: Address("10.0.0.9", 5)})
+        await start(nursery, second)
+        await trio.sleep(10)
+
+        assert len(net.connections) > 3
+        assert all(not acceptor.incoming.data for _, acceptor in net.connections)
+        nursery.cancel_scope.cancel()
+    (said,) = [reason(r) for r in caplog.records]
+    assert "refusing a link with 10.0.0.9 without TLS: give this node" in said
 
 
 async def test_the_lower_id_never_dials(autojump_clock: MockClock, net: Net) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import socket as std
+from typing import TYPE_CHECKING
 
 import trio
-from typing_extensions import Buffer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 WINDOW_BYTES = 65536
 

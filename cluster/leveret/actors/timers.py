@@ -1,9 +1,9 @@
 """One timer wheel a node: deadlines as messages, without a cancel scope each.
 
-A cancel scope costs 10 µs and a task 20 µs; a timer here costs about 1 µs. Deadlines are rounded up
-to slots of 10 ms, and one task sleeps until the next slot that holds anything. The slots are a
-dict under a heap of their numbers rather than a ring, so that a delay of days costs no turns and
-an idle wheel never wakes.
+A cancel scope costs 10 µs and the task that sleeps in it 8 µs more; setting and cancelling a timer
+here costs 2 µs (Python 3.11, 2026-11-23). Deadlines are rounded up to slots of 10 ms, and one task
+sleeps until the next slot that holds anything. The slots are a dict under a heap of their numbers
+rather than a ring, so that a delay of days costs no turns and an idle wheel never wakes.
 """
 
 from __future__ import annotations

@@ -45,6 +45,10 @@ from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
 
+COMMAND_BYTES_MAX = 144 * 1024 * 1024
+"""Of one command. An entry of it alone fits into one frame of the transport (160 MiB), and
+RabbitMQ's largest message is 128 MiB."""
+
 TRANSFER_LAG_MAX = 16
 """Entries that a member may lack when it asks for leadership."""
 
@@ -235,8 +239,10 @@ class Group(Actor[GroupMessage]):
 
         done: called on the loop with this node's reply once this node has applied it. Never
             called if the process ends first; then the command may or may not be applied.
+            It must not raise.
+        command: not empty, and no larger than `COMMAND_BYTES_MAX`.
         """
-        assert command, "an empty command is the group's own"
+        assert 0 < len(command) <= COMMAND_BYTES_MAX, "empty, or too large for a message"
         self._outbox.add(command, done)
         self.wake()
 

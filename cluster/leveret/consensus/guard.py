@@ -27,8 +27,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from pysyncobj.node import Node  # type: ignore[import-untyped]
-from pysyncobj.transport import Transport  # type: ignore[import-untyped]
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
 
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log
@@ -246,7 +246,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         follower, term, now_s = self._followers[peer], _int(message["term"]), self._now_s()
         if follower.term != term:
             follower.begin(term=term)
-        entries: Sequence[CoreEntry] = _entries(message["entries"])
+        entries = _within(_entries(message["entries"]), self._config.append_bytes_max)
         position = self._position(follower, previous)
         if position != previous:
             last = self._log.last_index
@@ -563,6 +563,19 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     def up(self) -> Iterable[NodeId]:
         return self._up.keys()
+
+
+def _within(entries: Sequence[CoreEntry], bytes_max: int) -> Sequence[CoreEntry]:
+    """Return the first entries up to so many bytes, but at least one if any.
+
+    The core takes whatever a slice of its journal holds, two entries of any size at least.
+    """
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry[0])
+        if count and size > bytes_max:
+            return entries[:count]
+    return entries
 
 
 def _int(value: object) -> int:

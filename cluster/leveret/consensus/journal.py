@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pysyncobj.journal import Journal  # type: ignore[import-untyped]
+from pysyncobj.journal import Journal
 
 from leveret.consensus.engine import Log, SnapshotMark
 from leveret.consensus.errors import BadSnapshot, SafetyViolation

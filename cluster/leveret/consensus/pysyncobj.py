@@ -19,13 +19,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from pysyncobj import (  # type: ignore[import-untyped]
+from pysyncobj import (
     SyncObj,
     SyncObjConf,
     replicated,
     syncobj,
 )
-from pysyncobj.node import Node  # type: ignore[import-untyped]
+from pysyncobj.node import Node
 
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log, Role, SnapshotMark

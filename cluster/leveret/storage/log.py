@@ -340,7 +340,7 @@ class GroupLog:
         record = Record(Kind.ENTRY, self.number, index, term, command)
         if self.fetched:
             self.fetched.pop(index, None)
-        self.table.append(Row(index, term, UNWRITTEN, 0, len(command)))
+        self.table.append(index, term, UNWRITTEN, 0, len(command))
         self._unwritten[index] = record
         self.last_index = index
         return record

@@ -38,9 +38,12 @@ class RecoveredGroup:
         if kind == Kind.ENTRY:
             if index != saved.last + 1:
                 self._refuse(found, segment, f"entry {index} behind {saved.last}")
-            self.fetched.pop(index, None)
-            self.table.append(Row(index, term, segment, offset, length))
-        elif kind == Kind.KEEP:
+            if self.fetched:
+                self.fetched.pop(index, None)
+            self.table.append(index, term, segment, offset, length)
+            saved.last = index
+            return
+        if kind == Kind.KEEP:
             position = self.table.find(index)
             if position >= 0:
                 self.table.merge([Row(index, term, segment, offset, length)])

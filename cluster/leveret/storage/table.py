@@ -66,14 +66,14 @@ class EntryTable:
             return position
         return -1
 
-    def append(self, row: Row) -> None:
-        """Add a row behind all others."""
-        assert not self.indexes or self.indexes[-1] < row.entry
-        self.indexes.append(row.entry)
-        self.terms.append(row.term)
-        self.segments.append(row.segment)
-        self.offsets.append(row.offset)
-        self.lengths.append(row.length)
+    def append(self, entry: int, term: int, segment: int, offset: int, length: int) -> None:
+        """Add a row behind all others; its fields as in `Row`, which need not be made for it."""
+        assert not self.indexes or self.indexes[-1] < entry
+        self.indexes.append(entry)
+        self.terms.append(term)
+        self.segments.append(segment)
+        self.offsets.append(offset)
+        self.lengths.append(length)
 
     def place(self, position: int, segment: int, offset: int) -> None:
         """Say where the entry at `position` is now."""
@@ -108,7 +108,7 @@ class EntryTable:
         for column in self._columns():
             del column[:]
         for row in whole:
-            self.append(row)
+            self.append(*row)
 
     def _columns(self) -> tuple[array[int], ...]:
         return (self.indexes, self.terms, self.segments, self.offsets, self.lengths)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, cast
 
-import msgpack  # type: ignore[import-untyped]  # it has neither stubs nor py.typed
+import msgpack
 import msgspec
 
 from .errors import EnvelopeError

@@ -33,7 +33,7 @@ _HEADER = '''\
 Longer than 700 lines because it is flat and generated.
 """
 # Slots stand in wire order, and the layout is the generator's.
-# ruff: noqa: A001, A002, RUF023
+# ruff: noqa: RUF023
 # fmt: off
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ Spec: AMQP 0-9-1, 4.2.6.1.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -49,8 +50,9 @@ _FLAGS: Final = Struct(">H")
 _LENGTH: Final = Struct(">I")
 _LONGLONG: Final = Struct(">Q")
 _FLAG: Final = {name: 1 << (15 - index) for index, (name, _) in enumerate(PROPERTIES)}
-# Flag and type in wire order, for the walk that every malformed header must survive.
-_WALK: Final = tuple((_FLAG[name], kind) for name, kind in PROPERTIES)
+_SHORTSTR: Final = 0
+_TABLE: Final = -1
+_STEP: Final = {"octet": 1, "longlong": 8, "shortstr": _SHORTSTR, "table": _TABLE}
 
 
 def flags(header: bytes | memoryview) -> int:
@@ -77,20 +79,22 @@ def is_well_formed(header: bytes) -> bool:
         return False
     at = HEADER_MIN
     try:
-        for flag, kind in _WALK:
-            if not present & flag:
-                continue
-            if kind == "shortstr":
+        for step in _steps(present):
+            if step > 0:
+                at += step
+            elif step == _SHORTSTR:
                 at += 1 + header[at]
-            elif kind == "octet":
-                at += 1
-            elif kind == "table":
-                at += 4 + _LENGTH.unpack_from(header, at)[0]
             else:
-                at += 8
+                at += 4 + _LENGTH.unpack_from(header, at)[0]
     except (IndexError, struct.error):
         return False
     return at == size
+
+
+@lru_cache(maxsize=256)
+def _steps(present: int) -> tuple[int, ...]:
+    """How to walk over the properties of a flags word: octets to skip, _SHORTSTR or _TABLE."""
+    return tuple(_STEP[kind] for name, kind in PROPERTIES if present & _FLAG[name])
 
 
 class Properties:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from leveret.amqp import errors
-from leveret.amqp.fields import Float, TypedInt
+from leveret.amqp.fields import Float, TypedInt, decode_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +30,11 @@ _WIRE_NAMES: Final = {
     "L": "long",
     "T": "timestamp",
 }
+
+
+def decode_arguments(octets: bytes) -> Mapping[str, object]:
+    """Return the arguments of a declaration as the catalog keeps them."""
+    return decode_table(octets, 0)[0]
 
 
 def wire_type(value: object) -> str:
@@ -206,9 +211,12 @@ def check_same_arguments(
             continue
         if key not in wanted and key not in current:
             continue
+        received, present = _described(wanted, key), _described(current, key)
+        if key in wanted and key in current and wire_type(new) == wire_type(old):
+            received, present = f"'{_shown(new)}'", f"'{_shown(old)}'"
         raise errors.precondition_failed(
             f"inequivalent arg '{key}' for {what} '{name}' in vhost '{vhost}': "
-            f"received {_described(wanted, key)} but current is {_described(current, key)}"
+            f"received {received} but current is {present}"
         )
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from leveret.amqp import errors, spec
 from leveret.amqp.delivery import encode_get_ok, encode_record, encode_return
 from leveret.amqp.events import Ack, Publish
@@ -77,7 +79,8 @@ class Channel:
         self.holders: dict[tuple[int, bool], ConsumerEntry] = {}
         self._confirms: Confirms | None = None
         self._backlog: deque[Publish | Ack | Method] = deque()
-        self._is_busy = False
+        self._operating: type[Method] | None = None
+        """The method whose operation is under way; what comes behind it is kept."""
         self._run: PublishRun | None = None
         self._run_key: tuple[bytes, bool] | None = None
         self._routes: dict[bytes, tuple[str, str, Ref[PublishRun]]] = {}
@@ -86,6 +89,10 @@ class Channel:
         self._limit = 0
         """Unacknowledged messages of the whole channel; 0 is unlimited."""
         self._is_paused = False
+        self._under_way = 0
+        """Messages published and not taken by their queues yet."""
+        self._all_taken = trio.Event()
+        self._idle = trio.Event()
         self._to_settle: dict[int, list[int]] = {}
 
     # What the client says
@@ -96,7 +103,7 @@ class Channel:
         Raises:
             AmqpError: it closes the channel or the connection, as its scope says.
         """
-        if self._is_busy:
+        if self._operating is not None:
             self._backlog.append(event)
         elif type(event) is Publish:
             self._publish(event)
@@ -112,17 +119,20 @@ class Channel:
         Raises:
             AmqpError: the operation's, or that of one of the methods behind it.
         """
-        self._is_busy = False
+        operated, self._operating = self._operating, None
         if isinstance(outcome, errors.AmqpError):
-            raise outcome
+            if outcome.class_id or operated is None:
+                raise outcome
+            raise outcome.caused_by(operated.CLASS_ID, operated.METHOD_ID)
         if outcome is not None:
             if isinstance(outcome, spec.BasicCancelOk):
                 self.forget_consumer(outcome.consumer_tag)
             self.write(outcome)
             if isinstance(outcome, spec.BasicConsumeOk):
                 self.consumer_ready(outcome.consumer_tag)
-        while self._backlog and not self._is_busy:
+        while self._backlog and self._operating is None:
             self.receive(self._backlog.popleft())
+        self._look_if_idle()
 
     def write(self, method: Method) -> None:
         """Send a method on this channel."""
@@ -161,7 +171,7 @@ class Channel:
                 operation = operations.of(method)
                 if operation is None:
                     raise errors.not_implemented(method.NAME)
-                self._is_busy = True
+                self._operating = type(method)
                 self.settle_now()
                 self.connection.operate(self, operation(self, method))
 
@@ -177,7 +187,7 @@ class Channel:
             if actor is None:
                 # It may be so new that this node has not heard of it: the operation waits for
                 # the catalog, and this publish is tried again behind it.
-                self._is_busy = True
+                self._operating = spec.BasicPublish
                 self._backlog.appendleft(event)
                 self.connection.operate(self, operations.find_exchange(self, event.exchange))
                 return
@@ -225,6 +235,7 @@ class Channel:
         if run is None:
             return
         self.connection.published(run.size_bytes)
+        self._under_way += len(run.records)
         actor = self.connection.publish_actor(run.exchange)
         if actor is None or not tell(actor, run):
             # The exchange was deleted after the publish was checked: nothing is bound to it.
@@ -232,8 +243,31 @@ class Channel:
 
     def run_home(self, run: PublishRun) -> None:
         """Note that every queue has (or refused) the messages of `run`."""
+        self._under_way -= len(run.records)
+        if not self._under_way:
+            self._all_taken.set()
+            self._look_if_idle()
         if self._confirms is not None and run.first_confirm:
             self._confirms.done(run.first_confirm, len(run.records), refused=run.refused)
+
+    async def all_taken(self) -> None:
+        """Wait until the queues have all that was published here so far.
+
+        What the client asks a queue next on the same channel must find it there.
+        """
+        while self._under_way:
+            self._all_taken = trio.Event()
+            await self._all_taken.wait()
+
+    async def idle(self) -> None:
+        """Wait until all that the client asked for on this channel is done."""
+        while self._under_way or self._operating is not None or self._backlog:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def _look_if_idle(self) -> None:
+        if not self._under_way and self._operating is None:
+            self._idle.set()
 
     def returned(self, run: PublishRun) -> None:
         """Send the mandatory messages of `run` back."""

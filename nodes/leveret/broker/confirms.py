@@ -49,7 +49,7 @@ class Confirms:
     def take(self) -> list[Confirm]:
         """Return what to tell the publisher now."""
         frames, self._singles = self._singles, []
-        acknowledged = 0
+        told, acknowledged = self._next - 1, 0
         while True:
             if self._done and self._done[0][0] == self._next:
                 acknowledged = heappop(self._done)[1]
@@ -60,7 +60,9 @@ class Confirms:
             else:
                 break
         if acknowledged:
-            frames.append(Confirm(acknowledged, multiple=True, refused=False))
+            frames.append(
+                Confirm(acknowledged, multiple=acknowledged > told + 1, refused=False)
+            )
         while self._done:
             first, last = heappop(self._done)
             frames += [

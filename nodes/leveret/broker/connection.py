@@ -241,8 +241,8 @@ class ConnectionActor(Actor[object]):
                 self._tell_blocked()
             case Shutdown():
                 self._fail(errors.connection_forced(message.reason))
-            case _CloseOk():
-                self.write(0, spec.ConnectionCloseOk())
+            case _Quiet():
+                self._close_ok(message.channel)
             case HungUp() | CloseNow():
                 self._end()
 
@@ -332,7 +332,9 @@ class ConnectionActor(Actor[object]):
     def _connection_method(self, method: Method) -> None:
         match method:
             case spec.ConnectionClose():
-                self._release()
+                for channel in self._channels.values():
+                    channel.send_run()
+                    channel.settle_now()
                 self._operations.start_soon(self._close_in_order)
             case spec.ConnectionCloseOk():
                 self._end()
@@ -346,9 +348,13 @@ class ConnectionActor(Actor[object]):
                 self._channels[number] = Channel(number, self._epoch, self)
                 self.write(number, spec.ChannelOpenOk())
             case spec.ChannelClose():
-                self._on_channel_closing(number)
-                self._drop_channel(number)
-                self.write(number, spec.ChannelCloseOk())
+                channel = self._channels.get(number)
+                if channel is None:  # our own channel.close crossed it
+                    self.write(number, spec.ChannelCloseOk())
+                else:
+                    channel.send_run()
+                    channel.settle_now()
+                    self._operations.start_soon(self._close_channel_in_order, channel)
             case spec.ChannelCloseOk():
                 pass
             case _:
@@ -363,12 +369,6 @@ class ConnectionActor(Actor[object]):
             channel.receive(event)
         except errors.AmqpError as error:
             self._channel_error(channel, _caused(error, event))
-
-    def _on_channel_closing(self, number: int) -> None:
-        """Tell the publisher what is confirmed already before its channel goes."""
-        channel = self._channels.get(number)
-        if channel is not None:
-            channel.write_confirms()
 
     def _operated(self, message: OperationDone) -> None:
         channel = message.channel
@@ -386,6 +386,11 @@ class ConnectionActor(Actor[object]):
             outcome = await operation
         except errors.AmqpError as error:
             outcome = error
+        except Exception as error:  # noqa: BLE001 - a bug ends this connection, not the node
+            log.error(
+                "operation failed", exc_info=error, extra={"connection": self.session.name}
+            )
+            outcome = errors.internal_error()
         tell(self.ref, OperationDone(channel, outcome))
 
     def _consumer_cancelled(self, message: ConsumerCancelled) -> None:
@@ -447,13 +452,32 @@ class ConnectionActor(Actor[object]):
     def _close_soon(self) -> None:
         self.services.timers.after(CLOSE_WITHIN_S, self.ref, CloseNow())
 
-    async def _close_in_order(self) -> None:
-        """Answer connection.close when the exclusive queues are gone.
+    async def _close_channel_in_order(self, channel: Channel) -> None:
+        """Answer channel.close when all that was asked for before it is done."""
+        with trio.move_on_after(CLOSE_WITHIN_S):
+            await channel.idle()
+        tell(self.ref, _Quiet(channel))
 
-        A client that reconnects at once can declare them again.
+    async def _close_in_order(self) -> None:
+        """Answer connection.close when nothing of it is under way any more.
+
+        Whoever connects next finds what was published, and can declare the exclusive queues.
         """
-        await self._delete_exclusive_queues()
-        tell(self.ref, _CloseOk())
+        with trio.move_on_after(CLOSE_WITHIN_S):
+            for channel in list(self._channels.values()):
+                await channel.idle()
+            await self._delete_exclusive_queues()
+        tell(self.ref, _Quiet(None))
+
+    def _close_ok(self, channel: Channel | None) -> None:
+        """Answer channel.close, or connection.close if `channel` is None."""
+        if channel is None:
+            self._release()
+            self.write(0, spec.ConnectionCloseOk())
+        elif self._channels.get(channel.number) is channel:
+            channel.write_confirms()
+            self._drop_channel(channel.number)
+            self.write(channel.number, spec.ChannelCloseOk())
 
     async def _delete_exclusive_queues(self) -> None:
         """Delete what only this connection could use."""
@@ -524,8 +548,16 @@ class ConnectionActor(Actor[object]):
             self.write(0, spec.ConnectionUnblocked())
 
 
-class _CloseOk:
-    """To the actor itself: connection.close may be answered."""
+class _Quiet:
+    """To the actor itself: nothing of a closing channel is under way any more.
+
+    None: nor of any other; it is the connection that closes.
+    """
+
+    __slots__ = ("channel",)
+
+    def __init__(self, channel: Channel | None) -> None:
+        self.channel = channel
 
 
 def _nothing(_: object) -> None:

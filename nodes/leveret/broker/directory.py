@@ -137,11 +137,11 @@ class Directory:
         """Tell the same queue's actor on another node."""
         return self._links.send(node, CHANNEL, (uid, body))
 
-    def last_consumer_gone(self, uid: int) -> None:
+    def last_consumer_gone(self, uid: int, done: Callable[[object], None]) -> None:
         """Delete an auto-delete queue."""
         queue = self.catalog.model.queue_by_uid(uid)
         if queue is not None:
-            self.catalog.submit(DeleteQueue(queue.vhost, queue.name, uid), _nothing)
+            self.catalog.submit(DeleteQueue(queue.vhost, queue.name, uid), done)
 
     # News
 
@@ -238,6 +238,3 @@ class Directory:
 def _reply_applied(directory: Directory, node: int, uid: int, number: int, reply: object) -> None:
     directory.send(node, uid, ("applied", number, reply))
 
-
-def _nothing(_: object) -> None:
-    pass

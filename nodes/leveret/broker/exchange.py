@@ -39,7 +39,7 @@ class ExchangeActor(Actor[PublishRun]):
         router = self._router()
         if router is None:
             tell(run.connection, run)
-        elif router.matcher.reads_headers and len(run.records) > 1:
+        elif router.reads_headers and len(run.records) > 1:
             for single in run.split():
                 self._route(router, single)
         else:

@@ -179,7 +179,10 @@ class Handshake:
             )
             await self._say(
                 spec.ConnectionClose(
-                    reply_code=refusal.reply_code, reply_text=refusal.reply_text
+                    reply_code=refusal.reply_code,
+                    reply_text=refusal.reply_text,
+                    class_id=0,
+                    method_id=0,
                 )
             )
         raise HandshakeFailed
@@ -237,7 +240,7 @@ def _credentials(mechanism: str, response: bytes) -> tuple[str, bytes]:
             return parts[1].decode("utf-8", "surrogateescape"), parts[2]
     elif mechanism == "AMQPLAIN":
         try:
-            table: Mapping[str, Value] = decode_table(len(response).to_bytes(4, "big") + response)
+            table: Mapping[str, Value] = decode_table(len(response).to_bytes(4, "big") + response, 0)[0]
         except errors.AmqpError:
             table = {}
         match table:

@@ -14,7 +14,7 @@ import trio
 from leveret.actors import ActorStopped
 from leveret.amqp import errors, spec
 from leveret.amqp.delivery import DeliverEncoder
-from leveret.amqp.fields import decode_table, encode_table
+from leveret.amqp.fields import encode_table
 from leveret.catalog.commands import (
     Bind,
     Command,
@@ -158,7 +158,7 @@ async def _declare_exchange(channel: Channel, method: spec.ExchangeDeclare) -> M
         name,
         vhost,
         wanted=method.arguments,
-        current=decode_table(current.arguments),
+        current=arguments.decode_arguments(current.arguments),
         keys=("alternate-exchange",),
     )
     return None if method.nowait else spec.ExchangeDeclareOk()
@@ -350,7 +350,7 @@ async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
         current={"durable": current.durable, "auto_delete": current.auto_delete},
     )
     arguments.check_same_arguments(
-        "queue", name, vhost, wanted=table, current=decode_table(current.arguments)
+        "queue", name, vhost, wanted=table, current=arguments.decode_arguments(current.arguments)
     )
     return current
 
@@ -513,6 +513,7 @@ async def _ask_queue(channel: Channel, queue: Queue, request: Request[_Answer]) 
         AmqpError: 404, there is no leader to answer.
         QueueGone: it is deleted.
     """
+    await channel.all_taken()
     ref = channel.connection.services.directory.queue(queue.uid)
     if ref is None:
         raise QueueGone

@@ -95,8 +95,8 @@ class QueueContext(Protocol):
     def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
         """Tell the same queue's actor on another node; False when the link is down."""
 
-    def last_consumer_gone(self, uid: int) -> None:
-        """Delete the queue: it is auto-delete and had consumers."""
+    def last_consumer_gone(self, uid: int, done: Callable[[object], None]) -> None:
+        """Delete the queue, which is auto-delete and had consumers; then call `done`."""
 
 
 class QueueActor(Actor[QueueMessage]):
@@ -304,7 +304,10 @@ class QueueActor(Actor[QueueMessage]):
         self._gone = True
         self._lead = None
         for request in self._pending.values():
-            request.fail(QueueGone())
+            if isinstance(request, Cancel):
+                request.reply(None)
+            else:
+                request.fail(QueueGone())
         self._pending.clear()
         for consumer in self._consumers.values():
             if consumer.takes_turns:
@@ -426,8 +429,10 @@ class QueueActor(Actor[QueueMessage]):
                 was_active = lead.active
                 if consumer is not None:
                     lead.stop(consumer)
-                self._reply(node, request, "ok")
-                self._delete_if_unused(lead, was_active)
+                # A client that cancelled the last consumer must not find the queue any more.
+                self._delete_if_unused(
+                    lead, was_active, lambda _: self._reply(node, request, "ok")
+                )
             case ("attach", int(request), int(number), bool(turns), *spec):
                 self._attach(lead, (node, number), request, spec, takes_turns=turns)
             case ("get", int(request), int(number), bool(no_ack)):
@@ -518,11 +523,15 @@ class QueueActor(Actor[QueueMessage]):
         if consumer is not None:
             was_active = lead.active
             lead.remove(consumer)
-            self._delete_if_unused(lead, was_active)
+            self._delete_if_unused(lead, was_active, _nothing)
 
-    def _delete_if_unused(self, lead: Dispatcher, was_active: int) -> None:
+    def _delete_if_unused(
+        self, lead: Dispatcher, was_active: int, then: Callable[[object], None]
+    ) -> None:
         if self._auto_delete and was_active and not lead.active:
-            self._context.last_consumer_gone(self.uid)
+            self._context.last_consumer_gone(self.uid, then)
+        else:
+            then(None)
 
     def _forget_node(self, node: int) -> None:
         lead = self._lead

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from leveret.actors import Timers, supervise
-from leveret.amqp.fields import decode_table
+from leveret.broker.arguments import decode_arguments
 from leveret.broker.access import Access, hash_password
 from leveret.broker.connection import Services
 from leveret.broker.directory import Directory
@@ -179,7 +179,7 @@ async def _run(
                 node=node,
                 boot=boot,
                 catalog=catalog,
-                routers=Routers(catalog.model, decode=decode_table, alternate=_alternate),
+                routers=Routers(catalog.model, decode=decode_arguments, alternate=_alternate),
                 links=peers,
                 supervisor=supervisor,
             )
@@ -371,7 +371,7 @@ def _greeting(config: NodeConfig) -> Greeting:
 
 
 def _alternate(exchange: Exchange) -> str | None:
-    name = decode_table(exchange.arguments).get("alternate-exchange")
+    name = decode_arguments(exchange.arguments).get("alternate-exchange")
     return name if isinstance(name, str) else None
 
 

@@ -1,0 +1,389 @@
+"""Three nodes in one loop: real groups, actors and journals; disks and links in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from chaos.simulation.disk import SimulatedDisk
+from leveret.consensus import Group, GroupConfig, MachineFailed, Replicas, ReplicasConfig
+from leveret.consensus.entries import decode_entry
+from leveret.storage import Journal, JournalConfig, Snapshots
+from leveret.transport import NodeId
+from tests.consensus.mail import Net
+
+ONE, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
+ALL = (ONE, TWO, THREE)
+
+
+class Book:
+    """A machine that writes down all commands, and where they lie."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.stamps: list[int] = []
+        self.places: list[tuple[int, int]] = []
+
+    def apply(self, index: int, stamp_ms: int, command: bytes, offset: int) -> object:
+        if command == b"bang":
+            raise ZeroDivisionError
+        self.lines.append(command)
+        self.stamps.append(stamp_ms)
+        self.places.append((index, offset))
+        return len(self.lines)
+
+    def snapshot(self) -> bytes:
+        return b"\n".join(self.lines)
+
+    def restore(self, state: bytes) -> None:
+        self.lines = state.split(b"\n") if state else []
+
+    def live_entries(self) -> Iterable[int]:
+        return sorted({index for index, _ in self.places})
+
+
+class Node:
+    def __init__(self, world: World, node: NodeId, disk: SimulatedDisk, boot: int) -> None:
+        self.world, self.node, self.disk, self.boot = world, node, disk, boot
+        self.scope = trio.CancelScope()
+        self.stopped = trio.Event()
+        self.books = [Book() for _ in range(world.groups)]
+        self.clock_ms = 1_000_000
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with self.scope:
+            journal = await Journal.open(self.disk, JournalConfig())
+            self.replicas = Replicas(
+                node=self.node,
+                members=self.world.members,
+                boot=self.boot,
+                journal=journal,
+                snapshots=Snapshots(self.disk),
+                machines=self.books,
+                peers=self.world.net.mail(self.node),
+                wall_clock_ms=lambda: self.clock_ms,
+                rng=random.Random(int(self.node)),
+                config=self.world.config,
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(journal.run)
+                await nursery.start(self.replicas.run)
+                task_status.started()
+        self.stopped.set()
+
+    @property
+    def group(self) -> Group:
+        return self.replicas.groups[0]
+
+    @property
+    def book(self) -> Book:
+        return self.books[0]
+
+
+class World:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        members: tuple[NodeId, ...],
+        groups: int,
+        config: ReplicasConfig,
+    ) -> None:
+        self.nursery, self.members, self.groups, self.config = nursery, members, groups, config
+        self.net = Net(nursery)
+        self.nodes: dict[NodeId, Node] = {}
+
+    def __getitem__(self, node: NodeId) -> Node:
+        return self.nodes[node]
+
+    async def boot(self, node: NodeId) -> None:
+        old = self.nodes.get(node)
+        disk = old.disk if old else SimulatedDisk(random.Random(int(node)))
+        boot = old.boot + 1 if old else 1
+        self.nodes[node] = Node(self, node, disk, boot)
+        await self.nursery.start(self.nodes[node].run)
+
+    async def kill(self, node: NodeId, *, power: bool = False) -> None:
+        self.net.isolate(node)
+        dead = self.nodes[node]
+        dead.disk = dead.disk.power_loss() if power else dead.disk.crash()
+        dead.scope.cancel()
+        await dead.stopped.wait()
+
+    async def leader(self, *among: NodeId) -> Node:
+        return await until(
+            lambda: next((self[n] for n in among or self.members if self[n].group.is_leader), None)
+        )
+
+
+async def until(found: Callable[[], Node | bool | None], within_s: float = 30.0) -> Node:
+    with trio.fail_after(within_s):
+        while not (value := found()):  # noqa: ASYNC110  # what it waits for has no event
+            await trio.sleep(0.01)
+    return value  # type: ignore[return-value]
+
+
+@asynccontextmanager
+async def world(
+    members: tuple[NodeId, ...] = ALL, *, groups: int = 1, config: ReplicasConfig | None = None
+) -> AsyncIterator[World]:
+    async with trio.open_nursery() as nursery:
+        it = World(nursery, members, groups, config or ReplicasConfig(spread_s=1e6))
+        for node in members:
+            await it.boot(node)
+        it.net.connect(*members)
+        yield it
+        nursery.cancel_scope.cancel()
+
+
+class Submitter:
+    """Submits numbered commands and keeps what came back."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.done: list[bytes] = []
+
+    def submit(self, node: Node, count: int = 1) -> None:
+        for _ in range(count):
+            command = b"%d-%d" % (node.node, len(self.sent))
+            self.sent.append(command)
+            node.group.submit(command, lambda _, command=command: self.done.append(command))  # type: ignore[misc]
+
+    def is_done(self) -> bool:
+        return len(self.done) == len(self.sent)
+
+
+async def test_a_node_alone_serves(autojump_clock: trio.testing.MockClock) -> None:
+    async with world((ONE,)) as it:
+        work = Submitter()
+        work.submit(it[ONE], 3)
+        await until(work.is_done)
+
+        assert work.sent == it[ONE].book.lines == work.done
+
+
+async def test_every_node_submits_and_all_apply_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        works = {node: Submitter() for node in ALL}
+        for _ in range(20):
+            for node, work in works.items():
+                work.submit(it[node], 7)
+            await trio.sleep(0.01)
+        await until(lambda: all(work.is_done() for work in works.values()))
+        await until(lambda: all(len(it[node].book.lines) == 420 for node in ALL))
+
+        assert it[ONE].book.lines == it[TWO].book.lines == it[THREE].book.lines
+        for node, work in works.items():
+            own = [line for line in it[ONE].book.lines if line.startswith(b"%d-" % node)]
+            assert work.sent == own == work.done
+
+
+async def test_a_fallen_leader_costs_its_submitters_nothing_but_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        leader = await it.leader()
+        follower = next(it[node] for node in ALL if node != leader.node)
+        work = Submitter()
+        for round_ in range(60):
+            work.submit(follower, 3)
+            if round_ == 20:
+                await it.kill(leader.node, power=True)
+            await trio.sleep(0.003)
+        await until(work.is_done)
+
+        assert work.sent == work.done == follower.book.lines
+
+        await it.boot(leader.node)
+        it.net.connect(*ALL)
+        await until(lambda: len(it[leader.node].book.lines) == len(work.sent))
+        assert work.sent == it[leader.node].book.lines
+
+
+async def test_a_leader_that_is_cut_off_and_returns_keeps_its_submissions(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        leader = await it.leader()
+        others = [node for node in ALL if node != leader.node]
+        work = Submitter()
+        work.submit(leader, 5)
+        await until(work.is_done)
+        it.net.isolate(leader.node)
+        work.submit(leader, 5)
+        await it.leader(*others)
+        await trio.sleep(3)
+        assert 5 == len(work.done)
+
+        it.net.connect(*ALL)
+        await until(work.is_done)
+
+        assert work.sent == work.done == it[others[0]].book.lines
+
+
+async def test_lost_forwards_are_sent_again(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as it:
+        leader = await it.leader()
+        follower = next(it[node] for node in ALL if node != leader.node)
+        rng = random.Random(3)
+        it.net.lose = lambda *message: message[2][1] == 9 and rng.random() < 0.4
+        work = Submitter()
+        for _ in range(30):
+            work.submit(follower, 2)
+            await trio.sleep(0.05)
+        await until(work.is_done)
+
+        assert work.sent == work.done == follower.book.lines
+
+
+async def test_leaders_are_spread(autojump_clock: trio.testing.MockClock) -> None:
+    async with world(groups=6, config=ReplicasConfig()) as it:
+        await until(
+            lambda: all(
+                it[ALL[number % 3]].replicas.groups[number].is_leader for number in range(6)
+            )
+        )
+
+
+async def test_snapshots_trim_the_log_once_everybody_holds_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    config = ReplicasConfig(
+        group=GroupConfig(snapshot_entries=10), snapshot_check_s=0.1, spread_s=1e6
+    )
+    async with world(config=config) as it:
+        leader = await it.leader()
+        absent = next(node for node in ALL if node != leader.node)
+        work = Submitter()
+        it.net.isolate(absent)
+        for _ in range(40):
+            work.submit(leader)
+            await until(work.is_done)
+        await until(lambda: leader.group.status().snapshot_index > 30)
+        assert leader.group.status().first_index < 5
+
+        it.net.connect(*ALL)
+        await until(lambda: all(it[node].group.status().first_index > 30 for node in ALL))
+
+        for node in ALL:
+            await it.kill(node, power=True)
+        for node in ALL:
+            await it.boot(node)
+        it.net.connect(*ALL)
+        again = await it.leader()
+        more = Submitter()
+        more.submit(again, 3)
+        await until(more.is_done)
+        await until(lambda: all(len(it[node].book.lines) == 43 for node in ALL))
+        for node in ALL:
+            assert work.sent + more.sent == it[node].book.lines
+
+
+async def test_a_command_is_found_where_the_machine_was_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world((ONE,)) as it:
+        work = Submitter()
+        work.submit(it[ONE], 5)
+        await until(work.is_done)
+
+        for line, (index, offset) in zip(it[ONE].book.lines, it[ONE].book.places, strict=True):
+            entry = it[ONE].group.entry(index)
+            assert line == bytes(entry[offset : offset + len(line)])
+            assert decode_entry(bytes(entry)).batches
+
+
+async def test_stamps_never_go_back_with_a_leader_of_a_slower_clock(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        leader = await it.leader()
+        leader.clock_ms = 9_000_000
+        work = Submitter()
+        work.submit(leader)
+        await until(work.is_done)
+        await it.kill(leader.node)
+        successor = await it.leader(*[node for node in ALL if node != leader.node])
+        more = Submitter()
+        more.submit(successor)
+        await until(more.is_done)
+
+        assert [9_000_000, 9_000_000] == successor.book.stamps
+
+
+async def test_a_barrier_passes_only_with_a_majority(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        leader = await it.leader()
+        passed: list[str] = []
+        leader.group.barrier(lambda: passed.append("first"))
+        await until(lambda: bool(passed))
+        it.net.isolate(leader.node)
+        leader.group.barrier(lambda: passed.append("second"))
+        await trio.sleep(10)
+        assert ["first"] == passed
+
+        it.net.connect(*ALL)
+        await until(lambda: len(passed) == 2)
+        assert [] == leader.book.lines
+
+
+async def test_listeners_hear_of_roles_and_of_applied_batches(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        heard: list[tuple[NodeId | None, bool]] = []
+        applied: list[int] = []
+        for node in ALL:
+            group = it[node].group
+            group.on_role(lambda g=group: heard.append((g.leader, g.is_leader)))  # type: ignore[misc]
+        leader = await it.leader()
+        leader.group.on_applied(lambda: applied.append(len(leader.book.lines)))
+        work = Submitter()
+        work.submit(leader, 50)
+        await until(work.is_done)
+
+        assert (leader.node, True) in heard
+        assert applied[-1] == 50
+        assert len(applied) < 10
+
+
+async def test_room_waits_until_enough_is_applied(autojump_clock: trio.testing.MockClock) -> None:
+    config = ReplicasConfig(group=GroupConfig(pending_bytes_high=1000), spread_s=1e6)
+    async with world(config=config) as it:
+        leader = await it.leader()
+        it.net.isolate(leader.node)
+        await leader.group.room()
+        work = Submitter()
+        work.submit(leader, 200)
+        with pytest.raises(trio.TooSlowError):
+            with trio.fail_after(5):
+                await leader.group.room()
+
+        it.net.connect(*ALL)
+        with trio.fail_after(10):
+            await leader.group.room()
+        assert leader.group.pending_bytes <= 500
+
+
+async def test_a_raising_machine_ends_the_node(autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(BaseExceptionGroup) as raised:
+        async with world((ONE,)) as it:
+            it[ONE].group.submit(b"bang", lambda _: None)
+            await trio.sleep(10)
+
+    assert find(raised.value, MachineFailed)
+
+
+def find(error: BaseException, kind: type[BaseException]) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(find(inner, kind) for inner in error.exceptions)
+    if isinstance(error, kind):
+        return True
+    return error.__cause__ is not None and find(error.__cause__, kind)
