@@ -32,6 +32,8 @@ from leveret.transport import NodeId
 
 MEMBERS = (NodeId(1), NodeId(2), NodeId(3))
 QUIET_S = 2.0  # after the last fault links are mended, at the latest
+SYNCS_S = (0.0005, 0.002, 0.01, 0.05)
+SLOW_SYNCS_S = (0.05, 0.3, 0.8)
 SETTLE_S = 15.0  # time to converge after that
 CONFIG = EngineConfig(append_bytes_max=400, in_flight_bytes_max=4000)
 
@@ -54,6 +56,7 @@ class Member:
     def __init__(self, world: World, node: NodeId, boot: int) -> None:
         self.world, self.node = world, node
         self.is_alive = True
+        self.is_slow = False  # a disk that takes long to sync: a crash loses much
         self.disk = world.disks[node]
         self.journal = MemoryJournal(self.disk.records)
         self.applied: list[list[tuple[int, bytes]]] = []
@@ -103,7 +106,8 @@ class Member:
                 if first != self.node:
                     raise SimulationFailed(f"two leaders in term {engine.term} of group {group}")
         if self.journal.begin_sync():
-            delay = self.world.rng.choice((0.0005, 0.002, 0.01, 0.05))
+            delays = SLOW_SYNCS_S if self.is_slow else SYNCS_S
+            delay = self.world.rng.choice(delays)
             self.world.after(delay, self._synced)
 
     def _synced(self) -> None:
@@ -336,10 +340,12 @@ class World:
         acked, lagging = self.rng.sample([node for node in MEMBERS if node != lead], 2)
         self.disconnect(lead, lagging)
         self.disconnect(acked, lagging)
+        self.members[acked].is_slow = self.rng.random() < 0.5
 
         def strike() -> None:
             if not all(member.is_alive for member in self.members.values()):
                 return
+            self.members[acked].is_slow = False
             victim, other = self.rng.choice(((lead, acked), (acked, lead)))
             self._crash(victim, back_s=0.02, links_s=None)
             self.disconnect(other, victim)

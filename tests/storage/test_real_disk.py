@@ -81,27 +81,6 @@ async def test_an_error_of_the_sync_is_raised(syncer: Syncer) -> None:
     os.close(writer)
 
 
-async def test_the_loop_goes_on_during_a_sync(syncer: Syncer, tmp_path: Path) -> None:
-    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    os.write(fd, bytes(1 << 20))
-    turns = 0
-
-    async with trio.open_nursery() as nursery:
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                await trio.lowlevel.checkpoint()
-                turns += 1
-
-        nursery.start_soon(count)
-        await syncer.sync(fd)
-        nursery.cancel_scope.cancel()
-
-    assert turns > 0
-    os.close(fd)
-
-
 async def test_a_cancelled_sync_does_not_disturb_the_next(syncer: Syncer, tmp_path: Path) -> None:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     with trio.fail_after(30):

@@ -214,8 +214,8 @@ class Connection:
         payload_max = self._payload_max
         message_max = self._message_size_max
         while True:
-            if end - used < 8:
-                self._needed = 8
+            if end - used < 7:
+                self._needed = 7
                 return used
             kind, channel, size = _unpack_head(data, used)
             start = used + 7

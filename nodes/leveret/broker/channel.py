@@ -83,7 +83,12 @@ class Channel:
         """The method whose operation is under way; what comes behind it is kept."""
         self._run: PublishRun | None = None
         self._run_key: tuple[bytes, bool] | None = None
+        self._actor: Ref[PublishRun] | None = None
+        """Where the open run goes."""
+        self._last_run: PublishRun | None = None
         self._routes: dict[bytes, tuple[str, str, Ref[PublishRun]]] = {}
+        self._routes_version = 0
+        """The directory's version of which `_routes` is."""
         self._tag = 0
         self._unacked: OrderedDict[int, Unacked] = OrderedDict()
         self._limit = 0
@@ -180,6 +185,10 @@ class Channel:
     def _publish(self, event: Publish) -> None:
         if event.immediate:
             raise errors.not_implemented("immediate=true")
+        version = self.connection.services.directory.version
+        if version != self._routes_version:
+            self._routes.clear()
+            self._routes_version = version
         known = self._routes.get(event.route)
         if known is None:
             self.send_run()
@@ -200,6 +209,7 @@ class Channel:
         run = self._run
         if run is None or self._run_key != (event.route, event.mandatory):
             self.send_run()
+            self._actor = known[2]
             run = self._run = PublishRun(
                 connection=self.connection.ref,
                 channel=self.number,
@@ -236,13 +246,20 @@ class Channel:
             return
         self.connection.published(run.size_bytes)
         self._under_way += len(run.records)
-        actor = self.connection.publish_actor(run.exchange)
-        if actor is None or not tell(actor, run):
-            # The exchange was deleted after the publish was checked: nothing is bound to it.
-            tell(self.connection.ref, run)
+        before, self._last_run = self._last_run, run
+        actor = self._actor
+        assert actor is not None, "a run has an exchange"
+        if before is None:
+            run.is_told = True
+            if not tell(actor, run):
+                run.end()
+        else:
+            before.goes_before(run, actor)
 
     def run_home(self, run: PublishRun) -> None:
         """Note that every queue has (or refused) the messages of `run`."""
+        if self._last_run is run:
+            self._last_run = None
         self._under_way -= len(run.records)
         if not self._under_way:
             self._all_taken.set()

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from leveret.catalog.commands import Deleted as EntityDeleted
-from leveret.catalog.commands import DeleteQueue, Restored
-from leveret.catalog.model import Exchange, Queue
+from leveret.catalog.commands import Changed, Created, DeleteQueue, Restored
+from leveret.catalog.model import Exchange, Permission, Queue
 
 from .exchange import ExchangeActor
 from .home import AwayLog, HomeLog
@@ -81,6 +81,9 @@ class Directory:
         self._queues: dict[int, Ref[QueueMessage]] = {}
         self._logs: dict[int, HomeLog | AwayLog] = {}
         self._consumer_number = 0
+        self.version = 0
+        """Grows when an exchange went or a permission changed: what was checked for publishes
+        must be checked again."""
         catalog.on_change(self._catalog_changed)
         links.on_message(CHANNEL, self._peer_says)
         links.on_up(self._link_up)
@@ -180,6 +183,7 @@ class Directory:
         self._routers.apply(event)
         match event:
             case EntityDeleted(Exchange() as exchange):
+                self.version += 1
                 gone = self._exchanges.pop((exchange.vhost, exchange.name), None)
                 if gone is not None:
                     gone.close()
@@ -187,7 +191,10 @@ class Directory:
                 self._end_queue(queue.uid)
                 if queue.shard:
                     self._shards[queue.shard].drop(queue.uid)
+            case Created(Permission()) | Changed(Permission()) | EntityDeleted(Permission()):
+                self.version += 1
             case Restored():
+                self.version += 1
                 for uid in [u for u in self._queues if not self.catalog.model.queue_by_uid(u)]:
                     self._end_queue(uid)
 

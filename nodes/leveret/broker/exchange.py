@@ -38,12 +38,14 @@ class ExchangeActor(Actor[PublishRun]):
         """Route a run; where the headers decide, each of its messages alone."""
         router = self._router()
         if router is None:
-            tell(run.connection, run)
-        elif router.reads_headers and len(run.records) > 1:
+            run.end()
+            return
+        if router.reads_headers and len(run.records) > 1:
             for single in run.split():
                 self._route(router, single)
         else:
             self._route(router, run)
+        run.routed()
 
     def _route(self, router: Router, run: PublishRun) -> None:
         record = run.records[0]

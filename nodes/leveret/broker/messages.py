@@ -31,6 +31,9 @@ class PublishRun:
         "epoch",
         "exchange",
         "first_confirm",
+        "follower",
+        "is_routed",
+        "is_told",
         "mandatory",
         "records",
         "refused",
@@ -64,6 +67,12 @@ class PublishRun:
         self.size_bytes = 0
         self.waiting = 0
         """Queues that have not answered yet."""
+        self.is_told = False
+        """It is in its exchange's mailbox, or further."""
+        self.is_routed = False
+        self.follower: tuple[Ref[PublishRun], PublishRun] | None = None
+        """The channel's next run, for another exchange: it goes there when this one is routed.
+        So a queue gets a channel's messages in order, though exchanges work side by side."""
         self.refused = False
         """A queue could not take it: the publisher gets a nack."""
 
@@ -84,6 +93,30 @@ class PublishRun:
             run.size_bytes = len(record)
             runs.append(run)
         return runs
+
+    def goes_before(self, other: PublishRun, exchange: Ref[PublishRun]) -> None:
+        """Have `other`, the channel's next run, routed by `exchange` after this one."""
+        if self.is_routed or (self.is_told and self.exchange == other.exchange):
+            other.is_told = True
+            if not tell(exchange, other):
+                other.end()
+        else:
+            self.follower = (exchange, other)
+
+    def routed(self) -> None:
+        """Note that the queues have it in their mailboxes, and let the next run go."""
+        self.is_routed = True
+        if self.follower is not None:
+            exchange, run = self.follower
+            self.follower = None
+            run.is_told = True
+            if not tell(exchange, run):
+                run.end()
+
+    def end(self) -> None:
+        """Send it home without a queue: its exchange is gone."""
+        tell(self.connection, self)
+        self.routed()
 
     def answer(self, *, refused: bool = False) -> None:
         """Note one queue's answer; the last one sends the run home."""

@@ -53,21 +53,22 @@ class Screen:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._nodes, self._footer, self._columns = nodes, footer, columns
         self.is_live = has_table and self._console.is_terminal
-        self._live = Live(
-            console=self._console,
-            get_renderable=self._render,
-            auto_refresh=False,
-            # The last table is wiped: what counts then is the lines.
-            transient=True,
-        )
+        self._live: Live | None = None
 
     def __enter__(self) -> Self:
         if self.is_live:
+            # The last table is wiped at the end: what counts then is the lines.
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._render,
+                auto_refresh=False,
+                transient=True,
+            )
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.is_live:
+        if self._live is not None:
             self._live.stop()
 
     def note(self, text: str) -> None:
@@ -80,7 +81,7 @@ class Screen:
 
     def refresh(self) -> None:
         """Draw the table anew; no-op without one."""
-        if self.is_live:
+        if self._live is not None:
             self._live.refresh()
 
     def _render(self) -> Group:
