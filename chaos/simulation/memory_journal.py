@@ -7,7 +7,7 @@ write-ahead log whose torn tail is cut off. Deterministic; knows no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 Record = tuple[int, str, int, int, bytes]
@@ -26,7 +26,6 @@ class MemoryLog:
     commit_index: int = 0
     held: list[tuple[bytes, int, int]] = field(default_factory=list)
     synced_index: int = 0
-    live: Callable[[], Iterable[int]] = tuple
 
     @property
     def last_index(self) -> int:
@@ -114,7 +113,6 @@ class MemoryJournal:
         self.durable = 0
         self._logs: dict[int, MemoryLog] = {}
         self._syncing: tuple[list[Record], int, dict[int, int]] | None = None
-        self._listeners: list[Callable[[], None]] = []
         for record in disk:
             self.log(record[0]).replay(record)
 
@@ -123,15 +121,9 @@ class MemoryJournal:
             self._logs[group] = MemoryLog(self, group)
         return self._logs[group]
 
-    def on_durable(self, listener: Callable[[], None]) -> None:
-        self._listeners.append(listener)
-
     def write(self, record: Record) -> None:
         self.buffered.append(record)
         self.appended += 1
-
-    def is_idle(self) -> bool:
-        return self._syncing is None and not self.buffered
 
     def begin_sync(self) -> bool:
         """Take what is buffered to the disk; False if one is under way or nothing is there."""
@@ -155,8 +147,6 @@ class MemoryJournal:
             log = self._logs[number]
             cut = min((i for group, i in later if group == number), default=index + 1)
             log.synced_index = max(log.synced_index, min(index, cut - 1))
-        for listener in self._listeners:
-            listener()
 
     def sync(self) -> None:
         """Make everything durable at once."""

@@ -46,7 +46,7 @@ async def run_node(config: NodeConfig, *, on_ready: Callable[[Endpoints], None])
             on_ready(Endpoints(amqp=bound))
             if behaviour == "stuck":
                 while True:
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # noqa: ASYNC251 - that is the fault played here
             await trio.sleep_forever()
     finally:
         if behaviour == "stubborn":

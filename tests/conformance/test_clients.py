@@ -10,6 +10,7 @@ import subprocess
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import aio_pika
 import amqp
@@ -100,7 +101,7 @@ class Cut:
         self._broker = broker
         self._writers: set[asyncio.StreamWriter] = set()
 
-    async def __aenter__(self) -> Cut:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"amqp://{self._broker.user}:{self._broker.password}@127.0.0.1:{port}/"

@@ -49,7 +49,8 @@ def confirmed(wire: Wire, tags: Iterable[int]) -> None:
     while open_tags:
         tag, multiple = struct.unpack(">QB", wire.expect(BASIC_ACK, 1))
         now = {one for one in open_tags if one <= tag} if multiple else {tag}
-        assert now and now <= open_tags
+        assert now
+        assert now <= open_tags
         open_tags -= now
 
 

@@ -293,7 +293,8 @@ def exists(connection: pika.BlockingConnection, exchange: str) -> bool:
     try:
         connection.channel().exchange_declare(exchange, passive=True)
     except pika.exceptions.ChannelClosedByBroker as error:
-        assert error.reply_code == 404
+        if error.reply_code != 404:
+            raise
         return False
     return True
 

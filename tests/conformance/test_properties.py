@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import struct
 from collections.abc import Callable
@@ -186,7 +186,7 @@ def test_pika_gets_its_properties_back(channel: BlockingChannel, queue: str) -> 
             "text": "hé",
             "none": None,
             "list": [1, "two", {"three": 3}],
-            "time": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+            "time": dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC),
             "decimal": decimal.Decimal("3.14"),
             "bytes": b"\x00\xff",
         },

@@ -22,7 +22,8 @@ def exists(connection: pika.BlockingConnection, queue: str) -> bool:
     try:
         connection.channel().queue_declare(queue, passive=True)
     except pika.exceptions.ChannelClosedByBroker as error:
-        assert error.reply_code == 404
+        if error.reply_code != 404:
+            raise
         return False
     return True
 

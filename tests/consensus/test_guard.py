@@ -8,7 +8,7 @@ import pytest
 
 from leveret.consensus import EngineConfig, Role, SafetyViolation
 from leveret.consensus.guard import Guard
-from leveret.consensus.messages import Append, Message, Reply, Vote, VoteRequest
+from leveret.consensus.messages import Append, Message, PreVote, Reply, Vote, VoteRequest
 from leveret.transport import NodeId
 from tests.consensus.harness import Cluster, entries, three
 
@@ -402,6 +402,27 @@ def test_a_transfer_to_a_silent_member_is_given_up() -> None:
     cluster[1].tick(0.6)
 
     assert cluster[1].engine.propose(b"b")
+
+
+def test_a_leader_does_not_stand_again_for_a_late_pre_vote() -> None:
+    cluster = Cluster()
+    cluster.connect(1, 2, 3)
+    cluster[1].tick(1.1)
+    for voter in (2, 3):
+        cluster.deliver(1, voter)
+        cluster[voter].sync()
+    cluster.deliver(2, 1)
+    cluster[1].sync()
+    term = cluster[1].engine.term
+    assert Role.CANDIDATE is cluster[1].engine.role
+    cluster[1].tick(1.1)  # still a candidate: it asks around for the next term
+    cluster[1].step(2, Vote(term))
+    assert cluster[1].engine.leader == 1
+
+    cluster[1].step(3, PreVote(term + 1, is_granted=True, current_term=0))
+
+    assert cluster[1].engine.leader == 1
+    assert term == cluster[1].engine.term
 
 
 def test_the_safe_index_is_what_every_member_holds() -> None:

@@ -99,3 +99,13 @@ def publish_all(connection: pika.BlockingConnection, queue: str, bodies: list[by
 
 def numbered(count: int, start: int = 0) -> list[bytes]:
     return [str(number).encode() for number in range(start, start + count)]
+
+
+def take(channel: BlockingChannel, queue: str, count: int) -> list[tuple[bytes, bool]]:
+    """Get `count` messages without acknowledging them: body and redelivered."""
+    taken: list[tuple[bytes, bool]] = []
+    for _ in range(count):
+        method, _, body = channel.basic_get(queue)
+        assert method is not None, taken
+        taken.append((body, method.redelivered))
+    return taken

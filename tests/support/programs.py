@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 LINE_WITHIN_S = 20.0
 END_WITHIN_S = 15.0
@@ -50,7 +51,7 @@ class Program:
             self._arrived.put(line.rstrip("\n"))
         self._arrived.put(None)
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

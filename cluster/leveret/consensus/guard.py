@@ -323,7 +323,11 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
                 if current_term > self.core.term:
                     self._raise_term(peer, current_term)
                 elif (
-                    is_granted and term == self.core.term + 1 and self._elections.agreed(peer, term)
+                    is_granted
+                    # A round begun as a candidate may be answered when that term is won already.
+                    and not self.core.is_leader
+                    and term == self.core.term + 1
+                    and self._elections.agreed(peer, term)
                 ):
                     self.stand()
             case Stale(term):
@@ -556,10 +560,6 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         """Return how much of a follower's log the core counts in this term."""
         follower = self._followers[peer]
         return follower.counted_index if follower.term == self.core.term else 0
-
-    def is_lost(self, peer: NodeId) -> bool:
-        """Whether a member lacks entries that are trimmed here."""
-        return self._followers[peer].is_lost
 
     def up(self) -> Iterable[NodeId]:
         return self._up.keys()

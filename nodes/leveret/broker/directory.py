@@ -81,6 +81,8 @@ class Directory:
         self._queues: dict[int, Ref[QueueMessage]] = {}
         self._logs: dict[int, HomeLog | AwayLog] = {}
         self._consumer_number = 0
+        self._early: dict[int, list[tuple[int, tuple[object, ...]]]] = {}
+        """Messages for queues that this node's catalog does not know yet, by uid."""
         self.version = 0
         """Grows when an exchange went or a permission changed: what was checked for publishes
         must be checked again."""
@@ -191,6 +193,9 @@ class Directory:
                 self._end_queue(queue.uid)
                 if queue.shard:
                     self._shards[queue.shard].drop(queue.uid)
+            case Created(Queue() as queue):
+                for node, body in self._early.pop(queue.uid, ()):
+                    self._peer_says(node, (queue.uid, body))
             case Created(Permission()) | Changed(Permission()) | EntityDeleted(Permission()):
                 self.version += 1
             case Restored():
@@ -212,6 +217,10 @@ class Directory:
             case _:
                 return
         ref = self.queue(uid)
+        if ref is None and uid >= self.catalog.model.uid_next:
+            # The other node has heard of a new queue before this one.
+            self._early.setdefault(uid, []).append((node, body))
+            return
         log = self._logs.get(uid)
         match body:
             case ("apply", int(number), bytes(command)):

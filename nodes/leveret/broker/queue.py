@@ -118,6 +118,8 @@ class QueueActor(Actor[QueueMessage]):
         self._marking = False
         """A move of the mark is on its way through the log."""
         self._after_mark: list[Callable[[], None]] = []
+        self._early: list[tuple[int, Sequence[object]]] = []
+        """What was asked of this leader before it was ready."""
         self._gone = False
 
     async def start(self) -> None:
@@ -322,9 +324,14 @@ class QueueActor(Actor[QueueMessage]):
         self._lead = None
         self._marking = False
         self._after_mark = []
+        if self._log.leader != self._context.node:
+            self._early = []
         if self._log.is_leader and not self._gone:
             self._state_known = self._log.state(self.uid) is not None
             self._lead = Dispatcher(self._log.state(self.uid) or QueueState(self.uid))
+            early, self._early = self._early, []
+            for node, body in early:
+                self._serve(node, body)
 
     def _applied(self, message: Applied) -> None:
         lead = self._lead
@@ -402,10 +409,12 @@ class QueueActor(Actor[QueueMessage]):
         """Do what the actor on `node` asks of the leader.
 
         If this node does not lead (any more), the other one learns so from the log, and asks
-        the new leader.
+        the new leader.  If it leads but has not applied yet what came before, that waits.
         """
         lead = self._lead
         if lead is None:
+            if self._log.leader == self._context.node and not self._gone:
+                self._early.append((node, body))
             return
         match body:
             case ("written", int(number), int(count), int(size_bytes)):
@@ -534,6 +543,7 @@ class QueueActor(Actor[QueueMessage]):
             then(None)
 
     def _forget_node(self, node: int) -> None:
+        self._early = [(asker, body) for asker, body in self._early if asker != node]
         lead = self._lead
         if lead is not None:
             for consumer in [c for c in lead.consumers.values() if c.key[0] == node]:

@@ -190,6 +190,8 @@ class _Session:
                 yield nursery
         finally:
             if self._traffic is not None:
+                if not self._plan.rounds:
+                    self._screen.note(self._traffic.counts())
                 self._traffic.close()
             with trio.CancelScope(shield=True):
                 await self._cluster.stop()

@@ -214,7 +214,7 @@ def read_body(body: bytes, run: str) -> tuple[int, int]:
     """Return number and attempt of a message; (-1, 0) for another run's, (-2, 0) for rubbish."""
     try:
         its_run, number, attempt = json.loads(body)
-    except ValueError:
+    except (ValueError, TypeError):  # no JSON, or JSON that is no list
         return -2, 0
     if not (type(number) is int and type(attempt) is int and number >= 0):
         return -2, 0

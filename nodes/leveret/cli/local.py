@@ -228,7 +228,8 @@ class LocalCluster:
         node.process, node.state, node.down_since = None, State.DOWN, trio.current_time()
         if self._is_stopping:
             return
-        self._note(f"{node.name} down ({node.ending})")
+        where = "" if code < 0 else f", see {node.log}"
+        self._note(f"{node.name} down ({node.ending}{where})")
         if was_starting and code >= 0:
             raise _start_failure(node, code)
 

@@ -132,8 +132,9 @@ class Traffic:
         lost = self.ledger.missing(trio.current_time(), after_s=0)
         if lost or self.ledger.invented:
             raise PromiseBroken(
-                f"{len(lost)} confirmed messages lost (numbers {lost[:20]}…),"
-                f" {self.ledger.invented} messages that nobody sent"
+                f"{len(lost)} confirmed messages did not come within {ARRIVES_WITHIN_S:g} s: they"
+                f" are lost, or stuck in the queue 'demo' (the first is number"
+                f" {lost[0] if lost else 'none'}); {self.ledger.invented} came that nobody sent"
             )
 
     async def _end(self, role: str, *, within_s: float) -> None:

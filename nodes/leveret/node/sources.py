@@ -342,7 +342,7 @@ def _is_off_loopback(host: str) -> bool:
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     """Return '; did you mean …?' with the nearest known word, or where to look."""
-    close = difflib.get_close_matches(word, list(known), 1)
+    close = difflib.get_close_matches(word, list(known), 1, 0.7)
     return f"; did you mean {close[0]}?" if close else "; see: leveret config reference"
 
 
