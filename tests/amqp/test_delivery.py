@@ -43,7 +43,7 @@ def test_a_delivery_is_what_the_client_decodes(size: int, as_view: bool) -> None
     record = encode_record(encode_route("ex", "a.key"), _HEADER(size), body)
     client = client_with_channel(frame_max=4096)
     encoder = DeliverEncoder(1, "ctag")
-    out: list[bytes] = []
+    out: list[bytes | memoryview] = []
 
     encoder.append(out, 7, True, memoryview(record) if as_view else record, 4096)
     encoder.append(out, 8, False, record, 4096)
@@ -62,7 +62,7 @@ def test_a_delivery_is_what_the_client_decodes(size: int, as_view: bool) -> None
 
 def test_without_a_frame_max_a_body_is_one_frame() -> None:
     record = encode_record(encode_route("", "q"), _HEADER(200_000), b"x" * 200_000)
-    out: list[bytes] = []
+    out: list[bytes | memoryview] = []
 
     DeliverEncoder(1, "c").append(out, 1, False, record, 0)
 

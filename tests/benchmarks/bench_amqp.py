@@ -106,13 +106,13 @@ def bench_deliver(size: int) -> None:
     encoder = DeliverEncoder(1, "ctag1.0123456789abcdef")
 
     def deliver() -> bytes:
-        out: list[bytes] = []
+        out: list[bytes | memoryview] = []
         for tag in range(100):
             encoder.append(out, tag, False, record, 131072)
         return b"".join(out)
 
     def encode() -> None:
-        out: list[bytes] = []
+        out: list[bytes | memoryview] = []
         for tag in range(100):
             encoder.append(out, tag, False, record, 131072)
 

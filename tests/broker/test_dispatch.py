@@ -20,7 +20,9 @@ def queue_with(messages: int, *, mark: int = 10_000) -> QueueState:
     return state
 
 
-def consumer(number: int, *, prefetch: int = 0, no_ack: bool = False, priority: int = 0) -> Consumer:
+def consumer(
+    number: int, *, prefetch: int = 0, no_ack: bool = False, priority: int = 0
+) -> Consumer:
     return Consumer(
         (1, number), prefetch=prefetch, no_ack=no_ack, exclusive=False, priority=priority
     )

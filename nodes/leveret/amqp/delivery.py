@@ -91,7 +91,7 @@ class DeliverEncoder:
 
     def append(
         self,
-        out: list[bytes],
+        out: list[bytes | memoryview],
         delivery_tag: int,
         redelivered: bool,  # noqa: FBT001 - positional for speed: called once a delivery
         record: bytes | memoryview,
@@ -168,6 +168,11 @@ def encode_return(
 def _with_content(channel: int, method_frame: bytes, stored: Record, frame_max: int) -> bytes:
     """`method_frame`, still without its end octet, and the content of `stored` behind it."""
     header = stored.header
-    out = [method_frame, _TO_HEADER.pack(0xCE, 2, channel, len(header)), header, _END]
+    out: list[bytes | memoryview] = [
+        method_frame,
+        _TO_HEADER.pack(0xCE, 2, channel, len(header)),
+        header,
+        _END,
+    ]
     append_body(out, channel, memoryview(stored.body), frame_max)
     return b"".join(out)

@@ -36,7 +36,7 @@ def encode_content(
     method: the method's payload; header: the content header's; frame_max: octets, 0 = no limit.
     A body of no octets has no body frame.
     """
-    parts = [
+    parts: list[bytes | memoryview] = [
         _HEAD.pack(1, channel, len(method)),
         method,
         b"\xce",
@@ -48,7 +48,9 @@ def encode_content(
     return b"".join(parts)
 
 
-def append_body(parts: list[bytes], channel: int, body: bytes | memoryview, frame_max: int) -> None:
+def append_body(
+    parts: list[bytes | memoryview], channel: int, body: bytes | memoryview, frame_max: int
+) -> None:
     """Append the body frames of `body` to `parts`, none longer than `frame_max`."""
     size = len(body)
     step = frame_max - OVERHEAD if frame_max else size

@@ -16,6 +16,7 @@ import trio
 from leveret.amqp import errors, spec
 from leveret.amqp.delivery import encode_get_ok, encode_record, encode_return
 from leveret.amqp.events import Ack, Publish
+from leveret.amqp.method import Method
 from leveret.amqp.properties import EXPIRATION, USER_ID, Properties, flags
 
 from . import operations
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from leveret.actors import Ref
-    from leveret.amqp.method import Method
 
     from .connection import ConnectionActor
 
@@ -114,7 +114,7 @@ class Channel:
             self._publish(event)
         elif type(event) is Ack:
             self._settle(event.delivery_tag, multiple=event.multiple)
-        else:
+        elif isinstance(event, Method):
             self.send_run()
             self._method(event)
 
@@ -143,7 +143,7 @@ class Channel:
         """Send a method on this channel."""
         self.connection.write(self.number, method)
 
-    def _method(self, method: Method) -> None:  # noqa: C901, PLR0912 - the table of methods
+    def _method(self, method: Method) -> None:
         match method:
             case spec.BasicNack():
                 if method.requeue:

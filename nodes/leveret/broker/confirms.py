@@ -60,9 +60,7 @@ class Confirms:
             else:
                 break
         if acknowledged:
-            frames.append(
-                Confirm(acknowledged, multiple=acknowledged > told + 1, refused=False)
-            )
+            frames.append(Confirm(acknowledged, multiple=acknowledged > told + 1, refused=False))
         while self._done:
             first, last = heappop(self._done)
             frames += [

@@ -206,7 +206,7 @@ class ConnectionActor(Actor[object]):
         """Begin to beat."""
         self._next_beat()
 
-    def receive(self, message: object) -> None:  # noqa: C901, PLR0912 - the table of messages
+    def receive(self, message: object) -> None:
         """Handle one message; what it makes us write leaves with `flush`."""
         match message:
             case Received():
@@ -386,10 +386,8 @@ class ConnectionActor(Actor[object]):
             outcome = await operation
         except errors.AmqpError as error:
             outcome = error
-        except Exception as error:  # noqa: BLE001 - a bug ends this connection, not the node
-            log.error(
-                "operation failed", exc_info=error, extra={"connection": self.session.name}
-            )
+        except Exception:  # a bug ends this connection, not the node
+            log.exception("operation failed", extra={"connection": self.session.name})
             outcome = errors.internal_error()
         tell(self.ref, OperationDone(channel, outcome))
 

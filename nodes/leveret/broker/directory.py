@@ -9,9 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from leveret.catalog.commands import Deleted as EntityDeleted
 from leveret.catalog.commands import Changed, Created, DeleteQueue, Restored
+from leveret.catalog.commands import Deleted as EntityDeleted
 from leveret.catalog.model import Exchange, Permission, Queue
+from leveret.transport import NodeId
 
 from .exchange import ExchangeActor
 from .home import AwayLog, HomeLog
@@ -40,16 +41,16 @@ class Links(Protocol):
     def up(self) -> Collection[int]:
         """The nodes whose links are there."""
 
-    def send(self, node: int, channel: str, payload: object) -> bool:
+    def send(self, node: NodeId, channel: str, payload: object) -> bool:
         """Queue a message; False when the link is down."""
 
-    def on_message(self, channel: str, handler: Callable[[int, object], None]) -> None:
+    def on_message(self, channel: str, handler: Callable[[NodeId, object], None]) -> None:
         """Have `handler` called with what comes on `channel`."""
 
-    def on_up(self, handler: Callable[[int], None]) -> None:
+    def on_up(self, handler: Callable[[NodeId], None]) -> None:
         """Call when a link is there."""
 
-    def on_down(self, handler: Callable[[int], None]) -> None:
+    def on_down(self, handler: Callable[[NodeId], None]) -> None:
         """Call when a link broke."""
 
 
@@ -109,9 +110,7 @@ class Directory:
             if self.catalog.model.exchange(vhost, name) is None:
                 return None
             ref = self._supervisor.spawn(
-                lambda: ExchangeActor(
-                    lambda: self._routers.router(vhost, name), self.queue
-                ),
+                lambda: ExchangeActor(lambda: self._routers.router(vhost, name), self.queue),
                 f"exchange {name!r} in {vhost!r}",
             )
             self._exchanges[vhost, name] = ref
@@ -140,7 +139,7 @@ class Directory:
 
     def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
         """Tell the same queue's actor on another node."""
-        return self._links.send(node, CHANNEL, (uid, body))
+        return self._links.send(NodeId(node), CHANNEL, (uid, body))
 
     def last_consumer_gone(self, uid: int, done: Callable[[object], None]) -> None:
         """Delete an auto-delete queue."""
@@ -219,7 +218,7 @@ class Directory:
         ref = self.queue(uid)
         if ref is None and uid >= self.catalog.model.uid_next:
             # The other node has heard of a new queue before this one.
-            self._early.setdefault(uid, []).append((node, body))
+            self._early.setdefault(uid, []).append((node, tuple(body)))
             return
         log = self._logs.get(uid)
         match body:
@@ -253,4 +252,3 @@ class Directory:
 
 def _reply_applied(directory: Directory, node: int, uid: int, number: int, reply: object) -> None:
     directory.send(node, uid, ("applied", number, reply))
-

@@ -202,9 +202,7 @@ class Handshake:
             return event.method
         # The state tables let nothing else through but a close.
         if isinstance(event, MethodReceived) and isinstance(event.method, spec.ConnectionClose):
-            await self._stream.send_all(
-                self._protocol.send_method(0, spec.ConnectionCloseOk())
-            )
+            await self._stream.send_all(self._protocol.send_method(0, spec.ConnectionCloseOk()))
         raise HandshakeFailed
 
     async def _next(self) -> Event:
@@ -240,7 +238,9 @@ def _credentials(mechanism: str, response: bytes) -> tuple[str, bytes]:
             return parts[1].decode("utf-8", "surrogateescape"), parts[2]
     elif mechanism == "AMQPLAIN":
         try:
-            table: Mapping[str, Value] = decode_table(len(response).to_bytes(4, "big") + response, 0)[0]
+            table: Mapping[str, Value] = decode_table(
+                len(response).to_bytes(4, "big") + response, 0
+            )[0]
         except errors.AmqpError:
             table = {}
         match table:

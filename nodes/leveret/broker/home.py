@@ -99,6 +99,7 @@ class AwayLog:
     def state(self, uid: int) -> QueueState | None:
         """There is no copy here."""
         del uid
+        return None
 
     def read(self, entry: int) -> memoryview:
         """Only the home node hands messages out, so this is not called."""

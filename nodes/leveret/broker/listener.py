@@ -103,7 +103,7 @@ class Listener:
                 except OSError as error:
                     if error.errno not in _SCARCE:
                         continue  # the client left before we took it
-                    log.error("cannot accept a client", extra={"error": str(error)})
+                    log.exception("cannot accept a client", extra={"error": str(error)})
                     await trio.sleep(ACCEPT_PAUSE_S)
                     continue
                 config = self._config
@@ -234,10 +234,12 @@ class _Crashed(Actor[object]):
         """Nobody is left to do it."""
 
 
-def _once(make: Callable[[], Actor[object]], hang_up: Callable[[], None]) -> Callable[[], Actor[object]]:
+def _once(
+    make: Callable[[], Actor[object]], hang_up: Callable[[], None]
+) -> Callable[[], Actor[object]]:
     """Return a maker whose second actor hangs up: half a conversation cannot be taken up again."""
     makers = [lambda: _Crashed(hang_up), make]
-    return lambda: makers.pop() () if len(makers) > 1 else makers[0]()
+    return lambda: makers.pop()() if len(makers) > 1 else makers[0]()
 
 
 class _Closing(trio.abc.AsyncResource):

@@ -105,7 +105,7 @@ def drop(uid: int) -> bytes:
 
 def _headed(head: tuple[object, ...]) -> bytes:
     packed = msgpack.packb(head)
-    return _LENGTH.pack(len(packed)) + packed
+    return bytes(_LENGTH.pack(len(packed)) + packed)
 
 
 class ShardMachine:

@@ -15,6 +15,7 @@ from leveret.actors import ActorStopped
 from leveret.amqp import errors, spec
 from leveret.amqp.delivery import DeliverEncoder
 from leveret.amqp.fields import encode_table
+from leveret.catalog.catalog import CatalogTimeout, ChangeRefused
 from leveret.catalog.commands import (
     Bind,
     Command,
@@ -24,7 +25,6 @@ from leveret.catalog.commands import (
     DeleteQueue,
     Unbind,
 )
-from leveret.catalog.catalog import CatalogTimeout, ChangeRefused
 from leveret.catalog.model import Binding, Entity, Exchange, Queue
 
 from . import arguments
@@ -48,15 +48,15 @@ from .routing.headers import check_arguments as check_header_arguments
 from .routing.router import EXCHANGE_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from leveret.actors import Ref, Request
+    from leveret.amqp.fields import Value
     from leveret.amqp.method import Method
     from leveret.catalog.commands import Done
 
     from .access import ResourceKind, Right
     from .channel import Channel
-    from .messages import QueueMessage
 
 ToQueue = Adjust | Attach | Detach | Settle | GiveBack
 
@@ -84,11 +84,11 @@ def check_expiration(text: str) -> None:
         raise errors.precondition_failed(f"invalid expiration '{text}': no_integer")
     number = int(text)
     if number < 0:
-        raise errors.precondition_failed(f"invalid expiration '{text}': {{value_negative,{number}}}")
-    if number >= 2**32:
         raise errors.precondition_failed(
-            f"invalid expiration '{text}': {{value_too_big,{number}}}"
+            f"invalid expiration '{text}': {{value_negative,{number}}}"
         )
+    if number >= 2**32:
+        raise errors.precondition_failed(f"invalid expiration '{text}': {{value_too_big,{number}}}")
 
 
 # Exchanges
@@ -120,9 +120,7 @@ async def _declare_exchange(channel: Channel, method: spec.ExchangeDeclare) -> M
     current = _exchange(channel, name)
     if current is None:
         if name.startswith(_RESERVED):
-            raise errors.access_refused(
-                f"exchange name '{name}' contains reserved prefix 'amq.*'"
-            )
+            raise errors.access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
         done = await _change(
             channel,
             DeclareExchange(
@@ -239,7 +237,7 @@ async def _bind(
     kind: str,
     destination: str,
     routing_key: str,
-    table: dict[str, object],
+    table: Mapping[str, Value],
 ) -> None:
     vhost = channel.connection.vhost
     exchange = _exchange(channel, source)
@@ -576,7 +574,9 @@ def _check_owner(channel: Channel, queue: Queue, *, exclusive: bool | None = Non
     directory, number = channel.connection.services.directory, channel.connection.number
     owner = (directory.node, directory.boot, number)
     is_mine = queue.exclusive and (queue.home, queue.boot, queue.owner) == owner
-    if (queue.exclusive and not is_mine) or (exclusive is not None and exclusive != queue.exclusive):
+    if (queue.exclusive and not is_mine) or (
+        exclusive is not None and exclusive != queue.exclusive
+    ):
         raise errors.resource_locked(
             f"cannot obtain exclusive access to locked queue '{queue.name}' "
             f"in vhost '{queue.vhost}'. It could be originally declared on another connection "

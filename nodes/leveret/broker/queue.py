@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from leveret.actors import Actor
 
 from . import machine
-from .dispatch import MARK_STEP, Consumer, ConsumerKey, Delivery, Dispatcher
+from .dispatch import Consumer, ConsumerKey, Delivery, Dispatcher
 from .messages import (
     Adjust,
     Applied,
@@ -102,7 +102,9 @@ class QueueContext(Protocol):
 class QueueActor(Actor[QueueMessage]):
     """See the module."""
 
-    def __init__(self, uid: int, *, auto_delete: bool, log: QueueLog, context: QueueContext) -> None:
+    def __init__(
+        self, uid: int, *, auto_delete: bool, log: QueueLog, context: QueueContext
+    ) -> None:
         self.uid = uid
         self._auto_delete = auto_delete
         self._log = log
@@ -126,7 +128,7 @@ class QueueActor(Actor[QueueMessage]):
         """Take the lead if this node has it; there may be nothing yet to tell it otherwise."""
         self._take_role()
 
-    def receive(self, message: QueueMessage) -> None:  # noqa: C901, PLR0912 - the table of messages
+    def receive(self, message: QueueMessage) -> None:
         """Handle one message; effects are performed by `flush`."""
         match message:
             case PublishRun():
@@ -259,7 +261,7 @@ class QueueActor(Actor[QueueMessage]):
         match request, kind, values:
             case None, _, _:
                 return  # answered by an earlier leader already
-            case (Attach() | Cancel()), "ok", _:
+            case ((Attach() | Cancel()), "ok", _):
                 request.reply(None)
             case Attach(), "exclusive", _:
                 self._consumers.pop(request.consumer.number, None)
@@ -439,9 +441,7 @@ class QueueActor(Actor[QueueMessage]):
                 if consumer is not None:
                     lead.stop(consumer)
                 # A client that cancelled the last consumer must not find the queue any more.
-                self._delete_if_unused(
-                    lead, was_active, lambda _: self._reply(node, request, "ok")
-                )
+                self._delete_if_unused(lead, was_active, lambda _: self._reply(node, request, "ok"))
             case ("attach", int(request), int(number), bool(turns), *spec):
                 self._attach(lead, (node, number), request, spec, takes_turns=turns)
             case ("get", int(request), int(number), bool(no_ack)):

@@ -215,7 +215,9 @@ class QueueState:
             if chunk.dead is None:
                 entries.update(chunk.entries)
             else:
-                entries.update(e for e, dead in zip(chunk.entries, chunk.dead, strict=True) if not dead)
+                entries.update(
+                    e for e, dead in zip(chunk.entries, chunk.dead, strict=True) if not dead
+                )
         return entries
 
     def to_wire(self) -> list[object]:
@@ -237,7 +239,9 @@ class QueueState:
         ]
 
     @classmethod
-    def from_wire(cls, wire: tuple[int, int, int, list[tuple[int, bytes, bytes, bytes, bytes | None]]]) -> QueueState:
+    def from_wire(
+        cls, wire: tuple[int, int, int, list[tuple[int, bytes, bytes, bytes, bytes | None]]]
+    ) -> QueueState:
         """Rebuild the state that `to_wire` gave."""
         uid, next_sequence, mark, chunks = wire
         state = cls(uid)

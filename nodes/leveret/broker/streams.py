@@ -52,7 +52,7 @@ class TcpStream:
         return await self._socket.recv(size_max)
 
     async def close(self) -> None:
-        """Close it; unread input would turn the close into a reset that overtakes our last words."""
+        """Close it behind what was sent: unread input would make it a reset that overtakes that."""
         with trio.move_on_after(LINGER_S, shield=True):
             try:
                 self._socket.shutdown(socket.SHUT_WR)

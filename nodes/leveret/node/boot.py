@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from leveret.actors import Timers, supervise
-from leveret.broker.arguments import decode_arguments
 from leveret.broker.access import Access, hash_password
+from leveret.broker.arguments import decode_arguments
 from leveret.broker.connection import Services
 from leveret.broker.directory import Directory
 from leveret.broker.handshake import Greeting
@@ -229,9 +229,7 @@ async def _run(
         ground.cancel_scope.cancel()
 
 
-async def _register(
-    stop: trio.Event, config: NodeConfig, catalog: Catalog, boot: int
-) -> bool:
+async def _register(stop: trio.Event, config: NodeConfig, catalog: Catalog, boot: int) -> bool:
     """Tell the cluster of this start, and found it if it is new; False if stopped before."""
     is_done = False
     async with trio.open_nursery() as nursery:
