@@ -6,6 +6,7 @@ Nothing is assumed about when a process is ready: it is when it answers an AMQP 
 
 from __future__ import annotations
 
+import secrets
 import signal
 import socket
 import subprocess
@@ -76,17 +77,35 @@ class LeveretProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended, by itself or by us."""
+        return self._process is not None and self._process.poll() is None
+
+    def launch(self) -> None:
+        """Start the process without waiting for it: a member alone cannot serve yet."""
+        assert self._process is None
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+
     def start(self) -> None:
         """Start the process and wait until every port answers AMQP.
 
         Raises:
             NodeFailed: it ended by itself, or a port was silent for `START_WITHIN_S`.
         """
-        assert self._process is None
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
+        self.launch()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until every port of the process that was launched answers AMQP.
+
+        Raises:
+            NodeFailed: it ended by itself, or a port was silent for `START_WITHIN_S`.
+        """
+        assert self._process is not None
         deadline = time.monotonic() + START_WITHIN_S
         for port in self.ports:
             while not answers_amqp(port):
@@ -101,6 +120,20 @@ class LeveretProcess:
 
     def _tail(self) -> str:
         return self.log.read_text(errors="replace")[-4000:]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the running process a signal, such as SIGSTOP."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def rss_bytes(self) -> int:
+        """Return the resident memory of the running process, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def log_text(self) -> str:
+        """Return all that the process wrote, over its restarts."""
+        return self.log.read_text(errors="replace")
 
     def kill(self) -> None:
         """End the process by SIGKILL; no-op when it does not run."""
@@ -136,11 +169,45 @@ class LeveretProcess:
         return [f"amqp://guest:guest@127.0.0.1:{port}/" for port in self.ports]
 
 
-def node(folder: Path) -> LeveretProcess:
-    """Return a single node, not yet started, that keeps its data below `folder`."""
+def node(
+    folder: Path, *, settings: Sequence[str] = (), data: Path | None = None
+) -> LeveretProcess:
+    """Return a single node, not yet started, that keeps its data below `folder`.
+
+    settings: as `--set` takes them, such as `amqp.heartbeat_s=5s`.
+    data: the data folder, if it is to be elsewhere.
+    """
     port = free_port()
-    arguments = ["node", "--data-dir", str(folder / "data"), "--listen", f"127.0.0.1:{port}"]
-    return LeveretProcess([*arguments, "--log-level", "warning"], [port], folder / "node.log")
+    arguments = ["node", "--data-dir", str(data or folder / "data")]
+    arguments += ["--listen", f"127.0.0.1:{port}", "--log-level", "warning"]
+    return LeveretProcess([*arguments, *_sets(settings)], [port], folder / "node.log")
+
+
+def members(
+    folder: Path, *, count: int = 3, settings: Sequence[str] = ()
+) -> list[LeveretProcess]:
+    """Return the nodes of a cluster as processes of their own, none started."""
+    peers, ports = free_ports(count), free_ports(count)
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    cluster = ",".join(f"{i + 1}@127.0.0.1:{peers + i}" for i in range(count))
+    shared = ["--cluster", cluster, "--token-file", str(token), "--log-level", "warning"]
+    return [
+        LeveretProcess(
+            [
+                *("node", "--id", str(i + 1), *shared, *_sets(settings)),
+                *("--listen", f"127.0.0.1:{ports + i}", "--data-dir", str(folder / f"node-{i + 1}")),
+            ],
+            [ports + i],
+            folder / f"node-{i + 1}.log",
+        )
+        for i in range(count)
+    ]
+
+
+def _sets(settings: Sequence[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 def local_cluster(folder: Path, *, nodes: int = 3) -> LeveretProcess:

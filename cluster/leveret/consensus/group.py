@@ -234,17 +234,20 @@ class Group(Actor[GroupMessage]):
         """What was submitted here and is not applied here."""
         return self._outbox.pending_bytes
 
-    def submit(self, command: bytes, done: Done) -> None:
+    def submit(self, command: bytes, done: Done, *, is_urgent: bool = True) -> None:
         """Have the machine of every member apply `command`, once and in order of submission.
 
+        is_urgent: False if nobody waits for it: it goes with the next urgent one or, alone, at
+            the next tick, which saves it an entry and a sync of its own.
         done: called on the loop with this node's reply once this node has applied it. Never
             called if the process ends first; then the command may or may not be applied.
             It must not raise.
         command: not empty, and no larger than `COMMAND_BYTES_MAX`.
         """
         assert 0 < len(command) <= COMMAND_BYTES_MAX, "empty, or too large for a message"
-        self._outbox.add(command, done)
-        self.wake()
+        self._outbox.add(command, done, is_urgent=is_urgent)
+        if is_urgent:
+            self.wake()
 
     def barrier(self, done: Callable[[], None]) -> None:
         """Call `done` once this node has applied all that was committed before now."""
@@ -432,6 +435,7 @@ class Group(Actor[GroupMessage]):
 
     def _tick(self) -> None:
         self._engine.tick()
+        self._outbox.hurry()
         if self._outbox.is_stalled(self._now_s(), self._config.stall_s):
             self._outbox.rewind()
 
@@ -541,13 +545,14 @@ class Group(Actor[GroupMessage]):
             done = self._outbox.applied(sequence, self._now_s())
             for then, reply in zip(done, replies, strict=True):
                 then(reply)
-        if self._applied_seen != self._engine.applied_index:
+        is_applied = self._applied_seen != self._engine.applied_index
+        if is_applied:
             self._applied_seen = self._engine.applied_index
             for listener in self._applied_listeners:
                 listener()
         if self._room and self._outbox.pending_bytes <= self._config.pending_bytes_high // 2:
             self._room.unpark_all()
-        if completed:
+        if is_applied and (self._outbox.may_send or self._intake.size_bytes):
             # What gathered behind a full window may go now.
             self.wake()
 

@@ -473,17 +473,20 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         """
         return min(index, self._log.durable_index)
 
-    def count_durable(self) -> None:
-        """Our own log is durable further: count what was acknowledged ahead of it."""
+    def count_durable(self) -> bool:
+        """Our own log is durable further: count what was acknowledged ahead of it, if any."""
         # The core takes this for a sign of life of the follower, too. That only puts off the
         # stepping down of a leader without a majority, and nothing relies on its time.
+        is_any = False
         if not self.core.is_leader:
-            return
+            return is_any
         for peer, follower in self._followers.items():
             countable = self._countable(follower.match_index)
             if follower.term == self.core.term and countable > follower.counted_index:
                 follower.counted_index = countable
                 self._deliver_reply(peer, countable + 1, is_success=True, is_reset=False)
+                is_any = True
+        return is_any
 
     def _is_first_vote(self, peer: NodeId, term: int) -> bool:
         """Whether this is the peer's first vote in the term; the core counts each one (H5)."""
@@ -529,8 +532,8 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     # Elections of our own.
 
-    def tick(self) -> None:
-        """Ask around for an election when the time has come."""
+    def tick(self) -> bool:
+        """Ask around for an election when the time has come; whether the core is to stand now."""
         now_s, elections = self._now_s(), self._elections
         if self.core.is_leader:
             elections.postpone(now_s)
@@ -541,6 +544,8 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             self._ready.extend((peer, request) for peer in self._up)
             if is_majority:
                 self.stand()
+                return True
+        return False
 
     def stand(self) -> None:
         """Make the core stand for election, as if its leader had told it to."""

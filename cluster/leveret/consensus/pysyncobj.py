@@ -162,6 +162,8 @@ class PySyncObjEngine:
         self._peers = tuple(sorted(member for member in members if member != node))
         self._apply_to = apply
         self._failed: Exception | None = None
+        self._is_due = True
+        """The core has something to do: since its last tick something reached it."""
         self._transfer: tuple[NodeId, float] | None = None
         self._is_transfer_sent = False
         self._state = 0
@@ -270,7 +272,9 @@ class PySyncObjEngine:
 
     @property
     def waits_for_disk(self) -> bool:
-        return not self._peers or self._guard.waits_for_disk()
+        if not self._peers:
+            return self._view.applied_index < self._log.last_index
+        return self._guard.waits_for_disk()
 
     def match(self) -> dict[NodeId, int]:
         return dict(self._guard.match()) if self._view.is_leader else {}
@@ -281,28 +285,35 @@ class PySyncObjEngine:
         if not self.is_ready or self._transfer is not None:
             return False
         self._core._applyCommand(seal(payload), None)  # the public way pickles
+        self._is_due = True
         return True
 
     def step(self, sender: NodeId, message: Message) -> None:
         if sender in self._peers:
+            self._is_due = True
             self._guard.receive(sender, message)
 
     def connected(self, node: NodeId) -> None:
         if node in self._peers:
+            self._is_due = True
             self._guard.connected(node)
 
     def disconnected(self, node: NodeId) -> None:
         if node in self._peers:
+            self._is_due = True
             self._guard.disconnected(node)
 
     def tick(self) -> None:
-        self._guard.tick()
+        # A leader looks after its followers; everybody else waits for messages or an election.
+        is_standing = self._guard.tick()
+        self._is_due |= is_standing or (self._view.is_leader and bool(self._peers))
 
     def transfer(self, node: NodeId) -> bool:
         if not self.is_ready or self._transfer is not None or node not in self._guard.up():
             return False
         self._transfer = node, self._now_s() + self._config.election_timeout_s[1]
         self._is_transfer_sent = False
+        self._is_due = True
         return True
 
     # Work and output.
@@ -311,30 +322,29 @@ class PySyncObjEngine:
         guard = self._guard
         if self._failed is not None:
             raise MachineFailed("the engine has failed before") from self._failed
-        guard.count_durable()
+        if guard.count_durable():
+            self._is_due = True
+        view, log = self._view, self._log
+        is_alone = not self._peers
+        if not self._is_due and not (is_alone and view.applied_index < log.last_index):
+            return False
         for _ in range(TICKS_MAX):
-            if not self._peers and self._log.durable_index < self._log.last_index:
+            if is_alone and log.durable_index < log.last_index:
                 # Alone, the core would commit at once; so it stands still until the disk has
                 # caught up. What is proposed meanwhile gathers in its queue.
                 return False
-            before = self._mark()
+            last, term, was_leader = log.last_index, view.term, view.is_leader
+            self._is_due = False
             self._tick_core()
             self._mind_transfer()
-            if before == self._mark():
+            if (
+                view.applied_index >= view.commit_index
+                and (log.last_index, view.term, view.is_leader) == (last, term, was_leader)
+            ):
                 self._mind_safe_index()
                 return False
-        self._mind_safe_index()
+        self._is_due = True
         return True
-
-    def _mark(self) -> tuple[int, int, int, int, bool]:
-        view = self._view
-        return (
-            view.commit_index,
-            view.applied_index,
-            self._log.last_index,
-            view.term,
-            view.is_leader,
-        )
 
     def outgoing(self) -> list[tuple[NodeId, Message]]:
         return self._guard.take()

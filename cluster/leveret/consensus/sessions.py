@@ -168,6 +168,7 @@ class Outbox:
         self._boot = boot
         self._open: deque[tuple[bytes, Done]] = deque()
         self._open_bytes = 0
+        self._is_urgent = False
         # Invariant: contiguous sequences; those up to `_sent` went to the present leader.
         self._pending: deque[_Pending] = deque()
         self._last_sequence = 0
@@ -175,12 +176,23 @@ class Outbox:
         self._progress_s = 0.0
         self.pending_bytes = 0
 
-    def add(self, command: bytes, done: Done) -> None:
-        """Keep a command; it goes with the next batch."""
+    def add(self, command: bytes, done: Done, *, is_urgent: bool = True) -> None:
+        """Keep a command; it goes with the next batch, which one that is urgent calls for."""
+        self._is_urgent |= is_urgent
         self._open.append((command, done))
         size = len(command) + COMMAND_HEAD_SIZE
         self._open_bytes += size
         self.pending_bytes += size
+
+    def hurry(self) -> bool:
+        """Let what waits for company go now; whether there is any."""
+        self._is_urgent = bool(self._open)
+        return self._is_urgent
+
+    @property
+    def may_send(self) -> bool:
+        """Whether a batch could be made now."""
+        return self._may_seal()
 
     def rewind(self, sequence: int = 0) -> None:
         """Send again from `sequence` on, or everything that is not applied."""
@@ -209,7 +221,9 @@ class Outbox:
     def _may_seal(self) -> bool:
         if not self._open or len(self._pending) >= BATCHES_IN_FLIGHT_MAX:
             return False
-        return not self._pending or self._open_bytes >= GATHER_BYTES
+        if self._open_bytes >= GATHER_BYTES:
+            return True
+        return self._is_urgent and not self._pending
 
     def _seal(self) -> None:
         commands: list[bytes] = []
@@ -225,6 +239,7 @@ class Outbox:
             done.append(then)
             size += more
         self._open_bytes -= size
+        self._is_urgent &= bool(self._open)
         self._last_sequence += 1
         body = encode_commands(commands)
         batch = Batch(self._node, self._boot, self._last_sequence, len(commands), body)

@@ -4,8 +4,9 @@
 once, and tells the listeners once. While a sync runs the next batch gathers by itself, so the
 batch size follows the load and nobody waits for a timer.
 
-A full disk shows only where a segment is created (segments are preallocated). Then the journal is
-`blocked`: it keeps what it has, promises nothing, tries again twice a second, and goes on unaided.
+A full disk shows only where a segment is created (segments are preallocated). Then a smaller one
+is tried, and when there is no room even for that, the journal is `blocked`: it keeps what it has,
+promises nothing, tries again twice a second, and goes on unaided.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _RETRY_S = 0.5
+_SEGMENT_BYTES_MIN = 1 << 16  # on a disk that is nearly full; a file takes some room of its own
 _VOUCH_AFTER_S = 1.0
 _OPEN_FILES_MAX = 64
 
@@ -247,14 +249,29 @@ class Journal:
         for group, found in self._logs.items():
             opening += found.saved.records(group)
         if tail is None or tail.durable:
-            capacity = max(self._config.segment_bytes, MARK_BYTES + _size(opening) + size)
-            tail = Tail.create(self._disk, self._last_number + 1, capacity)
+            tail = self._create_tail(MARK_BYTES + _size(opening) + size)
             if self._tail is not None:
                 self._tail.seal()
                 self.sealed[self._tail.number] = self._tail.durable
             self._tail = tail
             self._last_number = tail.number
         return tail, opening
+
+    def _create_tail(self, needed_bytes: int) -> Tail:
+        """Create the next segment: a smaller one where there is no room for a whole one.
+
+        What consumers settle is written too, and is what makes room again: it must not wait for
+        as much room as a whole segment takes.
+        """
+        capacity = max(self._config.segment_bytes, needed_bytes)
+        while True:
+            try:
+                return Tail.create(self._disk, self._last_number + 1, capacity)
+            except OSError as error:
+                smaller = max(capacity // 4, needed_bytes, _SEGMENT_BYTES_MIN)
+                if error.errno not in _FULL or smaller >= capacity:
+                    raise
+                capacity = smaller
 
     def _sealed_with_tail(self) -> dict[int, int]:
         if self._tail is None or not self._tail.durable:

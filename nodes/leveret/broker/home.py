@@ -35,8 +35,11 @@ class HomeLog:
         self._sweep_at = SWEEP_ENTRIES
         self._applied = applied
 
-    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
-        """Apply `command` now."""
+    def submit(
+        self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
+    ) -> None:
+        """Apply `command` now, urgent or not."""
+        del is_urgent
         self._index += 1
         self._entries[self._index] = command
         reply = self._machine.apply(self._index, 0, command, 0)
@@ -75,8 +78,11 @@ class AwayLog:
         self._number = 0
         self.leader: int | None = home if is_up else None
 
-    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
+    def submit(
+        self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
+    ) -> None:
         """Have the home node apply `command`; answer `UNREACHABLE` if its link is down."""
+        del is_urgent
         self._number += 1
         self._waiting[self._number] = done
         if not self._send(self.home, ("apply", self._number, command)):

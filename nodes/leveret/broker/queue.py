@@ -77,8 +77,13 @@ class QueueLog(Protocol):
     def is_leader(self) -> bool:
         """Whether that is this node, and it has applied all that came before."""
 
-    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
-        """Have `command` applied once, in order of submission; `done` gets the reply."""
+    def submit(
+        self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
+    ) -> None:
+        """Have `command` applied once, in order of submission; `done` gets the reply.
+
+        is_urgent: False if nobody waits for it, so that it may go with what comes later.
+        """
 
     def state(self, uid: int) -> QueueState | None:
         """Return this node's copy of the queue's state; None before its first message."""
@@ -200,7 +205,10 @@ class QueueActor(Actor[QueueMessage]):
 
     def _submit_settled(self) -> None:
         sequences, self._settling = self._settling, []
-        self._log.submit(machine.settle(self.uid, to_ranges(sequences)), _nothing)
+        # No client hears of it; should it be lost with this node, the messages come again.
+        self._log.submit(
+            machine.settle(self.uid, to_ranges(sequences)), _nothing, is_urgent=False
+        )
 
     # The front: what this node's connections ask
 
@@ -362,7 +370,9 @@ class QueueActor(Actor[QueueMessage]):
                 dropped += [delivery.sequence for delivery in deliveries]
             self._deliver(consumer, deliveries)
         if dropped:
-            self._log.submit(machine.settle(self.uid, to_ranges(dropped)), _nothing)
+            self._log.submit(
+                machine.settle(self.uid, to_ranges(dropped)), _nothing, is_urgent=False
+            )
 
     def _move_mark(self, lead: Dispatcher) -> None:
         if not self._marking:

@@ -25,7 +25,9 @@ class ReplicatedGroup(Protocol):
     def is_leader(self) -> bool:
         """Whether this node leads, and has applied all that came before its own term."""
 
-    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
+    def submit(
+        self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
+    ) -> None:
         """Have the command applied once, in order of submission."""
 
     def entry(self, index: int) -> memoryview:
@@ -71,9 +73,11 @@ class Shard:
         """Whether this node serves the shard's queues."""
         return self._group.is_leader
 
-    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
+    def submit(
+        self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
+    ) -> None:
         """Have `command` applied once, in order of submission."""
-        self._group.submit(command, done)
+        self._group.submit(command, done, is_urgent=is_urgent)
 
     def state(self, uid: int) -> QueueState | None:
         """Return this node's copy of a queue's state; None before its first message."""

@@ -54,6 +54,11 @@ class Alarms:
         peers.on_down(lambda peer: self._set(peer, is_low=False))
         journal.on_blocked(lambda _: self._look())
 
+    @property
+    def is_low(self) -> bool:
+        """Whether the disk of this node is low."""
+        return self._node in self._low
+
     async def run(self) -> None:
         """Look at the disk until cancelled."""
         while True:

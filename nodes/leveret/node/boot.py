@@ -43,12 +43,12 @@ from leveret.storage import (
     Snapshots,
     ThreadSyncer,
     pick_syncer,
-    reclaim,
 )
 from leveret.transport import Address, ClusterCredentials, Identity, NodeId, Peers, TlsFiles
 
 from .alarms import Alarms
 from .endpoints import Endpoints
+from .space import give_space_back
 from .tls import server_context
 from .version import version
 
@@ -67,8 +67,8 @@ BOOT_FILE: Final = "boot"
 SHUTDOWN_REASON: Final = "broker forced connection closure with reason 'shutdown'"
 MAJORITY_LOG_S: Final = 5.0
 """How often a starting node says that it waits for the others."""
-RECLAIM_S: Final = 5.0
-"""How often space is looked for that the journal can give back."""
+LAST_WRITES_S: Final = 1.0
+"""How long a stopping node waits for the log to take its last submissions."""
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 """The path of a message makes no cycles; the default of 700 would search for them all the time."""
 
@@ -157,12 +157,13 @@ async def _run(
     )
     catalog_machine = CatalogMachine()
     shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
+    snapshots = Snapshots(disk)
     replicas = Replicas(
         node=node,
         members=sorted(members),
         boot=boot,
         journal=journal,
-        snapshots=Snapshots(disk),
+        snapshots=snapshots,
         machines=[catalog_machine, *shard_machines],
         peers=peers,
         wall_clock_ms=_wall_clock_ms,
@@ -207,7 +208,15 @@ async def _run(
             ground.start_soon(timers.run)
             ground.start_soon(alarms.run)
             await ground.start(replicas.run)
-            ground.start_soon(_reclaim, journal)
+            ground.start_soon(
+                partial(
+                    give_space_back,
+                    journal,
+                    replicas.groups,
+                    snapshots,
+                    is_low=lambda: alarms.is_low,
+                )
+            )
             if await _register(stop, config, catalog, boot):
                 _tune_garbage_collection()
                 for bound in plain:
@@ -226,6 +235,7 @@ async def _run(
             for bound in (*plain, *secured):
                 bound.close()
             await listener.close_all(SHUTDOWN_REASON)
+        await _write_last(replicas)
         ground.cancel_scope.cancel()
 
 
@@ -269,14 +279,13 @@ async def _register(stop: trio.Event, config: NodeConfig, catalog: Catalog, boot
     return is_done
 
 
-async def _reclaim(journal: Journal) -> None:
-    """Give space back, now and then."""
-    while True:
-        await trio.sleep(RECLAIM_S)
-        if journal.sealed:
-            reclaimed = await reclaim(journal)
-            if reclaimed.dropped:
-                log.info("journal reclaimed", extra={"segments": len(reclaimed.dropped)})
+async def _write_last(replicas: Replicas) -> None:
+    """Let what was submitted last, and waits for company, reach the log before the end."""
+    with trio.move_on_after(LAST_WRITES_S):
+        for group in replicas.groups:
+            written = trio.Event()
+            group.barrier(written.set)
+            await written.wait()
 
 
 async def _next_boot(disk: Disk) -> int:

@@ -1,0 +1,112 @@
+"""A node on a small disk of its own: full, it holds publishers back, and goes on unaided."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.load import Consumer, Publisher
+from chaos.verdict import judge
+from tests.cluster.conftest import NodeMaker, Opener
+from tests.support.nodes import NodeFailed
+
+DISK_BYTES = 64 << 20
+SMALL = ("storage.segment_bytes=1MiB", "storage.disk_free_limit_bytes=24MiB")
+SMALLER_THAN_A_SEGMENT = ("storage.segment_bytes=16MiB", "storage.disk_free_limit_bytes=8MiB")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no `mount` here")
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs of our own: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("settings", [SMALL, SMALLER_THAN_A_SEGMENT])
+def test_a_full_disk_blocks_publishers_and_consuming_makes_room_again(
+    settings: tuple[str, ...],
+    small_disk: Path,
+    make_node: NodeMaker,
+    connect: Opener,
+    publish: Callable[..., Publisher],
+    consume: Callable[..., Consumer],
+) -> None:
+    node = make_node(*settings, data=small_disk / "data")
+    node.start()
+    url = node.urls[0]
+    connect(url).channel().queue_declare("q", durable=True)
+    publisher = publish(url, "q", window=1000)
+
+    publisher.wait("connection.blocked", lambda: publisher.is_blocked, within_s=30)
+    assert not publisher.nacked
+    confirmed = len(publisher.confirmed)
+    consumer = consume(url, "q", prefetch=500)
+    publisher.wait("unblocked", lambda: not publisher.is_blocked, within_s=30)
+    publisher.wait_confirmed(confirmed + 2000, within_s=30)
+    publisher.finish()
+    consumer.wait_distinct(publisher.next)
+    consumer.close()
+
+    verdict = judge(publisher.next, publisher.confirmed, consumer.deliveries)
+    assert verdict.is_clean, verdict
+    assert node.is_running
+
+
+def test_a_disk_that_somebody_else_filled_stops_the_node_from_nothing_but_confirming(
+    small_disk: Path,
+    make_node: NodeMaker,
+    connect: Opener,
+    publish: Callable[..., Publisher],
+    consume: Callable[..., Consumer],
+) -> None:
+    node = make_node(*SMALL, data=small_disk / "data")
+    node.start()
+    url = node.urls[0]
+    connect(url).channel().queue_declare("q", durable=True)
+    publisher = publish(url, "q")
+    publisher.wait_confirmed(1000)
+
+    ballast = small_disk / "ballast"
+    fill(ballast)
+    publisher.wait("connection.blocked", lambda: publisher.is_blocked, within_s=15)
+    before = connect(url).channel().basic_get("q", auto_ack=True)
+    assert before[0] is not None
+    ballast.unlink()
+    publisher.wait_confirmed(len(publisher.confirmed) + 1000)
+    fill(ballast)
+    publisher.wait("connection.blocked", lambda: publisher.is_blocked, within_s=15)
+    node.kill()
+    publisher.wait_ended()
+    with pytest.raises(NodeFailed, match="No space left on device"):
+        node.start()
+    ballast.unlink()
+    node.start()
+
+    consumer = consume(url, "q")
+    consumer.wait("all", lambda: consumer.distinct | {0} >= set(publisher.confirmed), within_s=15)
+    consumer.close()
+    verdict = judge(publisher.next, set(publisher.confirmed) - {0}, consumer.deliveries)
+    assert verdict.is_clean, verdict
+
+
+def fill(ballast: Path) -> None:
+    """Take all the room that the disk has."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC  # noqa: PT017 - what ends the loop
