@@ -44,7 +44,7 @@ def test_the_simulator_finds_a_missing_guard(
 ) -> None:
     caplog.set_level(logging.CRITICAL + 1)
     found = 0
-    for seed in range(10):
+    for seed in range(30):
         try:
             run_seed(seed, guard=mutant, faults_s=5.0)
         except SimulationFailed:

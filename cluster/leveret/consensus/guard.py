@@ -151,6 +151,9 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         # While the core handles an append: its sequence number, and the reply we know better.
         self._replying_to = 0
         self._matched: int | None = None
+        # The last reply: to whom, term and next index, and when.
+        self._last_reply: tuple[NodeId, int, int] | None = None
+        self._last_reply_s = 0.0
         self.safe_index = 0
 
     # From the core to the wire. `send` is called by the core in the middle of its handlers.
@@ -164,7 +167,9 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         if kind == "append_entries":
             self._send_append(peer, message)
         elif kind == "next_node_idx":
-            self._hold(peer, self._reply(message))
+            reply = self._reply(message)
+            if self._is_news(peer, reply):
+                self._hold(peer, reply)
         elif kind == "request_vote":
             request = VoteRequest(
                 _int(message["term"]),
@@ -181,6 +186,19 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             # A proposal made while leadership was lost, which the core would forward as a pickle.
             # Whoever submitted it does so again.
             assert kind == "apply_command", f"the core sends {kind!r}, which nothing here causes"
+        return True
+
+    def _is_news(self, peer: NodeId, reply: Reply) -> bool:
+        """Whether a leader must hear a reply: not each time that it tells a commit index.
+
+        One that says nothing new is a sign of life, and for that half a heartbeat is often enough.
+        """
+        now_s = self._now_s()
+        content = (peer, reply.term, reply.next_index)
+        if reply.is_success and not reply.is_reset and content == self._last_reply:
+            if now_s - self._last_reply_s < self._config.heartbeat_s / 2:
+                return False
+        self._last_reply, self._last_reply_s = content, now_s
         return True
 
     def _hold(self, peer: NodeId, message: Message) -> None:
@@ -293,6 +311,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
     def connected(self, peer: NodeId) -> None:
         self._up[peer] = None
         self._followers[peer].reconnect()
+        self._last_reply = None
         self._onNodeConnected(self._nodes[peer])
 
     def disconnected(self, peer: NodeId) -> None:

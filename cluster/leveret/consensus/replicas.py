@@ -39,7 +39,7 @@ class ReplicasConfig:
     """
 
     group: GroupConfig = field(default_factory=GroupConfig)
-    tick_s: float = 0.05
+    tick_s: float = 0.1
     snapshot_check_s: float = 1.0
     spread_s: float = 2.0
     spread_retry_s: float = 10.0
