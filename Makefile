@@ -36,7 +36,8 @@ chaos: $(VENV)/.installed ## faults against a cluster; pass options by ARGS="...
 bench: $(VENV)/.installed ## print the benchmarks' tables
 	@set -e; for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script; done
 
-docs: $(VENV)/.installed $(EXAMPLES)/node_modules/.installed ## check the pages' links, run their examples
+docs: $(VENV)/.installed $(EXAMPLES)/node_modules/.installed ## print the configuration's reference, check the pages, run their examples
+	$(BIN)/leveret config reference > docs/reference/configuration.md
 	$(BIN)/python -m pytest tests/test_docs.py tests/conformance/test_examples.py
 
 # A version that is not on the PATH, or only as a shim that does not run, is left out.

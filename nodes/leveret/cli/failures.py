@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+from leveret.catalog.catalog import ChangeRefused
 from leveret.cli.exits import (
     BadConfiguration,
     DataUnusable,
@@ -16,6 +17,7 @@ from leveret.cli.exits import (
     PortUnusable,
 )
 from leveret.node.config import NodeConfig
+from leveret.node.definitions import DefinitionsError
 from leveret.storage.errors import CorruptJournal, CorruptSnapshot, FolderInUse, SyncFailed
 from leveret.transport.errors import TransportError
 from leveret.transport.identity import Address
@@ -61,8 +63,9 @@ def _known(error: BaseException, config: NodeConfig) -> Failure | None:
         return DataUnusable(f"{error}; choose another folder with --data-dir")
     if isinstance(error, CorruptJournal | CorruptSnapshot):
         return DataUnusable(
-            f"the data in {config.node.data_dir} is damaged: {error}. Keep the folder, and start"
-            " this node on the copy of a backup, or empty as a member of its cluster"
+            f"the data in {config.node.data_dir} is damaged: {error}. Keep the folder. A single"
+            " node may go on from a backup. A member of a cluster must not come back empty or"
+            " older, for it forgot what it acknowledged: leave it down, the others go on"
         )
     if isinstance(error, SyncFailed):
         return DataUnusable(
@@ -80,6 +83,12 @@ def _known(error: BaseException, config: NodeConfig) -> Failure | None:
         )
     if isinstance(error, TransportError):
         return BadConfiguration(str(error))
+    if isinstance(error, DefinitionsError):
+        return BadConfiguration(f"node.definitions: {error}; correct the file")
+    if isinstance(error, ChangeRefused):
+        return BadConfiguration(
+            f"node.definitions: {error}; a permission needs its user and its virtual host"
+        )
     return None
 
 

@@ -44,7 +44,7 @@ class Traffic:
         """
         if importlib.util.find_spec("pika") is None:
             raise BadConfiguration(
-                'the demonstration needs the client library pika: pip install "leveret[demo]"'
+                "the demonstration needs the client library pika: pip install pika"
             )
         self.ledger = Ledger()
         self.pause_s = 0.0

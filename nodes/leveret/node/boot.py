@@ -41,12 +41,14 @@ from leveret.storage import (
     KernelSyncer,
     RealDisk,
     Snapshots,
+    SyncFailed,
     ThreadSyncer,
     pick_syncer,
 )
 from leveret.transport import Address, ClusterCredentials, Identity, NodeId, Peers, TlsFiles
 
 from .alarms import Alarms
+from .definitions import Definitions, read_definitions
 from .endpoints import Endpoints
 from .space import give_space_back
 from .tls import server_context
@@ -249,6 +251,7 @@ async def _register(stop: trio.Event, config: NodeConfig, catalog: Catalog, boot
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(give_up)
+        commands = await trio.to_thread.run_sync(_definitions(config).commands)
         while not is_done:
             try:
                 await catalog.barrier(MAJORITY_LOG_S)
@@ -271,12 +274,19 @@ async def _register(stop: trio.Event, config: NodeConfig, catalog: Catalog, boot
                     ),
                     MAJORITY_LOG_S,
                 )
+                for command in commands:
+                    await catalog.change(command, MAJORITY_LOG_S)
             except CatalogTimeout:
                 log.warning("waiting for a majority of the cluster's nodes")
             else:
                 is_done = True
         nursery.cancel_scope.cancel()
     return is_done
+
+
+def _definitions(config: NodeConfig) -> Definitions:
+    path = config.node.definitions
+    return Definitions() if path is None else read_definitions(path)
 
 
 async def _write_last(replicas: Replicas) -> None:
@@ -299,7 +309,10 @@ async def _next_boot(disk: Disk) -> int:
         file.close()
     # The clock makes it greater than those of an earlier life whose folder was lost, too.
     boot = max(last + 1, _wall_clock_ms())
-    await disk.write_aside(BOOT_FILE, [b"%d" % boot])
+    try:
+        await disk.write_aside(BOOT_FILE, [b"%d" % boot])
+    except OSError as error:  # full, most likely: to be said in words, it is nobody's bug
+        raise SyncFailed(f"{BOOT_FILE}: {error.strerror}") from error
     return boot
 
 

@@ -53,7 +53,7 @@ class NodeSection:
     name: str = setting(
         "node-1",
         NAME,
-        "Name of this node in logs and in the `cluster_name` that clients see.",
+        "Name of this node in logs.",
         default_text="node-ID",
     )
     data_dir: Path = setting(
@@ -65,7 +65,8 @@ class NodeSection:
     cluster_name: str = setting(
         "leveret",
         NAME,
-        "Name of the cluster, the same on all its nodes; nodes of another cluster are refused.",
+        "Name of the cluster, which clients see; the same on all its nodes, others are"
+        " refused.",
     )
     cluster: tuple[Member, ...] = setting(
         (),
@@ -82,6 +83,12 @@ class NodeSection:
         None,
         FILE,
         "File with the token, readable by its owner only; safer than `token`, which goes before.",
+    )
+    definitions: Path | None = setting(
+        None,
+        FILE,
+        "JSON file with users, virtual hosts and permissions in RabbitMQ's format of definitions,"
+        " merged at each start; one node of a cluster needs it.",
     )
     stop_timeout_s: float = setting(
         8.0,
