@@ -86,7 +86,7 @@ class _Client:
         self.wait_ended()
 
     def abandon(self) -> None:
-        """Hang up without a word, if still connected: a blocked publisher's last word is not read."""
+        """Hang up without a word; the last one of a blocked publisher would not be read."""
         if self.ended is None and self._thread.is_alive():
             self._connection.ioloop.add_callback_threadsafe(self._hang_up)
             self.wait_ended()
@@ -140,13 +140,11 @@ class Publisher(_Client):
         first: int = 0,
         count: int | None = None,
         window: int = 200,
-        on_confirmed: Callable[[int], None] = lambda count: None,
     ) -> None:
         """Take what to publish; `start` begins.
 
         first: number of the first message.
         count: stop after so many; None: go on until `finish`.
-        on_confirmed: called in the client's thread with the number of confirmed messages.
         """
         super().__init__(url)
         self.next = first
@@ -160,7 +158,6 @@ class Publisher(_Client):
         self._queue = queue
         self._stop_at = None if count is None else first + count
         self._window = window
-        self._on_confirmed = on_confirmed
         self._outstanding: OrderedDict[int, int] = OrderedDict()
         self._tag = 0
         self._heard_s = 0.0
@@ -229,7 +226,6 @@ class Publisher(_Client):
             else:
                 into.append(self._outstanding.pop(answer.delivery_tag))
             self._changed.notify_all()
-        self._on_confirmed(len(self.confirmed))
         self._fill()
 
     def _set_blocked(self, is_blocked: bool) -> None:  # noqa: FBT001 - a callback's one value

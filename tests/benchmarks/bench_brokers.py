@@ -118,11 +118,11 @@ def produce(url: str, window: int, size: int, until: float, pipe: Connection) ->
     sent = confirmed = 0
     sent_at: dict[int, float] = {}
     latencies: list[float] = []
-    out = set()
+    out: set[int] = set()
     while True:
         now = time.time()
         if now < until and len(out) < window:
-            parts = []
+            parts: list[bytes] = []
             while len(out) < window and len(parts) < 256:
                 sent += 1
                 body[:8] = struct.pack(">d", now)

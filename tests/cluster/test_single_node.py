@@ -28,7 +28,8 @@ def test_a_confirmed_stream_survives_sigkill_in_order(single: LeveretProcess) ->
 def test_what_is_durable_comes_back_and_what_is_not_does_not(
     end: signal.Signals, single: LeveretProcess, connect: Opener
 ) -> None:
-    channel = connect(single.urls[0]).channel()
+    owner = connect(single.urls[0])
+    channel = owner.channel()
     channel.exchange_declare("kept", "topic", durable=True)
     channel.exchange_declare("gone", "topic", durable=False)
     channel.queue_declare("kept", durable=True)
@@ -44,28 +45,27 @@ def test_what_is_durable_comes_back_and_what_is_not_does_not(
     channel.basic_ack(held[1][0].delivery_tag, multiple=True)
     channel.basic_publish("kept", "a.b", b"20", mandatory=True)
 
-    if end == signal.SIGTERM:
-        assert 0 == single.stop()
-    else:
-        single.kill()
+    single.signal(end)
+    with pytest.raises(pika.exceptions.AMQPConnectionError):
+        owner.process_data_events(time_limit=15)
+    assert (0 if end == signal.SIGTERM else -signal.SIGKILL) == single.wait_ended()
     single.start()
 
     channel = connect(single.urls[0]).channel()
     channel.confirm_delivery()
     channel.basic_publish("kept", "a.c", b"21", mandatory=True)
-    bodies = []
+    bodies: list[int] = []
     for _ in range(20):
         method, _, body = channel.basic_get("kept", auto_ack=True)
         assert method is not None, bodies
         bodies.append(int(body))
     assert list(range(2, 22)) == bodies
-    for declare in (
-        lambda channel: channel.queue_declare("gone", passive=True),
-        lambda channel: channel.queue_declare("mine", passive=True),
-        lambda channel: channel.exchange_declare("gone", passive=True),
-    ):
+    for gone in ("queue gone", "queue mine", "exchange gone"):
+        channel = connect(single.urls[0]).channel()
+        kind, name = gone.split()
+        declare = channel.queue_declare if kind == "queue" else channel.exchange_declare
         with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
-            declare(connect(single.urls[0]).channel())
+            declare(name, passive=True)
         assert 404 == refused.value.reply_code
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 from collections.abc import Callable
 
 import pika
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel
 
-from chaos.load import Consumer, LoadEnded, Publisher
+from chaos.load import Consumer, LoadEnded, Publisher, number_of
 from chaos.verdict import judge
 from tests.cluster.conftest import Cluster, Opener
 
@@ -41,7 +43,6 @@ def test_nothing_confirmed_is_lost_when_each_node_dies_in_turn(
     name: str,
     publish: PublisherMaker,
     consume: ConsumerMaker,
-    record_property: Callable[[str, object], None],
 ) -> None:
     declare(cluster.url(0), name)
     published, confirmed, deliveries = 0, [], []
@@ -59,7 +60,7 @@ def test_nothing_confirmed_is_lost_when_each_node_dies_in_turn(
         publisher.finish()
         consumer.wait("all", lambda: consumer.distinct >= set(publisher.confirmed), within_s=15)  # noqa: B023
         consumer.close()
-        record_property(f"gap_{victim + 1}_s", round(publisher.gap_s, 2))
+        print(f"{blow.name} of node {victim + 1}: no confirm for {publisher.gap_s:.2f} s")
         assert publisher.gap_s < GAP_MAX_S
         published = publisher.next
         confirmed += publisher.confirmed
@@ -157,24 +158,24 @@ def test_a_minority_confirms_nothing_and_everything_once_it_is_a_majority_again(
 
 
 def test_what_was_acked_over_any_node_never_comes_again(
-    cluster: Cluster, name: str, publish: PublisherMaker, consume: ConsumerMaker
+    cluster: Cluster, name: str, publish: PublisherMaker, connect: Opener
 ) -> None:
     declare(cluster.url(0), name)
     publish(cluster.url(0), name, count=300).wait_all(within_s=15)
 
     came: list[int] = []
     for place in range(3):
-        consumer = consume(cluster.url(place), name, prefetch=10)
-        consumer.wait_distinct(100)
-        consumer.close()
-        came += [number for number, _ in consumer.deliveries]
+        channel = connect(cluster.url(place)).channel()
+        channel.basic_qos(prefetch_count=10)
+        taken = itertools.islice(channel.consume(name, inactivity_timeout=15), 100)
+        for method, _, body in taken:
+            assert method is not None, f"nothing came after {len(came)}"
+            came.append(number_of(body))
+            channel.basic_ack(method.delivery_tag)
+        channel.connection.close()
 
-    settled = depth(cluster.url(0), name)
-    rest = consume(cluster.url(1), name)
-    rest.wait_distinct(settled)
-    rest.close()
-    came += rest.distinct
-    assert list(range(300)) == sorted(came)
+    assert list(range(300)) == came
+    assert [0] * 3 == [depth(cluster.url(place), name) for place in range(3)]
 
 
 def test_prefetch_holds_over_nodes(
@@ -185,17 +186,21 @@ def test_prefetch_holds_over_nodes(
     for place in range(3):
         channel = connect(cluster.url(place)).channel()
         channel.basic_qos(prefetch_count=7)
-        held = []
-        for method, _, _ in channel.consume(name, inactivity_timeout=0.5):
-            if method is None:
-                break
-            held.append(method.delivery_tag)
+        held = all_there_is(channel, name)
         assert 7 == len(held)
         channel.basic_ack(held[-1], multiple=True)
-        after = [method for method, _, _ in channel.consume(name, inactivity_timeout=0.5)]
-        assert 7 == sum(method is not None for method in after)
+        assert 7 == len(all_there_is(channel, name))
         channel.connection.close()
     assert 100 - 3 * 7 == depth(cluster.url(0), name)
+
+
+def all_there_is(channel: BlockingChannel, queue: str) -> list[int]:
+    """Return the delivery tags of what comes until nothing does for half a second."""
+    coming = channel.consume(queue, inactivity_timeout=0.5)
+    return [
+        method.delivery_tag
+        for method, _, _ in itertools.takewhile(lambda message: message[0] is not None, coming)
+    ]
 
 
 @pytest.mark.parametrize("home", [0, 1, 2])

@@ -61,11 +61,13 @@ class KeepsStaleLeaders(Guard):
 
 
 class SkipsPreVote(Guard):
-    def tick(self) -> None:
+    def tick(self) -> bool:
         now_s = self._now_s()
-        if not self.core.is_leader and self._elections.is_due(now_s):
-            self._elections.postpone(now_s)
-            self.stand()
+        if self.core.is_leader or not self._elections.is_due(now_s):
+            return False
+        self._elections.postpone(now_s)
+        self.stand()
+        return True
 
     def _is_sticky(self) -> bool:
         return False

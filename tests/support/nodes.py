@@ -151,11 +151,20 @@ class LeveretProcess:
         if self._process is None:
             return 0
         self._process.send_signal(signal.SIGTERM)
+        return self.wait_ended()
+
+    def wait_ended(self) -> int:
+        """Wait for the end of the process, which was signalled; return its exit code.
+
+        Raises:
+            NodeFailed: it did not end within `STOP_WITHIN_S`; it is killed then.
+        """
+        assert self._process is not None
         try:
             code = self._process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise NodeFailed(f"did not end on SIGTERM\n{self._tail()}") from None
+            raise NodeFailed(f"did not end on a signal\n{self._tail()}") from None
         self._process = None
         return code
 
@@ -169,9 +178,7 @@ class LeveretProcess:
         return [f"amqp://guest:guest@127.0.0.1:{port}/" for port in self.ports]
 
 
-def node(
-    folder: Path, *, settings: Sequence[str] = (), data: Path | None = None
-) -> LeveretProcess:
+def node(folder: Path, *, settings: Sequence[str] = (), data: Path | None = None) -> LeveretProcess:
     """Return a single node, not yet started, that keeps its data below `folder`.
 
     settings: as `--set` takes them, such as `amqp.heartbeat_s=5s`.
@@ -183,9 +190,7 @@ def node(
     return LeveretProcess([*arguments, *_sets(settings)], [port], folder / "node.log")
 
 
-def members(
-    folder: Path, *, count: int = 3, settings: Sequence[str] = ()
-) -> list[LeveretProcess]:
+def members(folder: Path, *, count: int = 3, settings: Sequence[str] = ()) -> list[LeveretProcess]:
     """Return the nodes of a cluster as processes of their own, none started."""
     peers, ports = free_ports(count), free_ports(count)
     token = folder / "token"
@@ -197,7 +202,12 @@ def members(
         LeveretProcess(
             [
                 *("node", "--id", str(i + 1), *shared, *_sets(settings)),
-                *("--listen", f"127.0.0.1:{ports + i}", "--data-dir", str(folder / f"node-{i + 1}")),
+                *(
+                    "--listen",
+                    f"127.0.0.1:{ports + i}",
+                    "--data-dir",
+                    str(folder / f"node-{i + 1}"),
+                ),
             ],
             [ports + i],
             folder / f"node-{i + 1}.log",

@@ -195,9 +195,9 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         """
         now_s = self._now_s()
         content = (peer, reply.term, reply.next_index)
-        if reply.is_success and not reply.is_reset and content == self._last_reply:
-            if now_s - self._last_reply_s < self._config.heartbeat_s / 2:
-                return False
+        is_old = reply.is_success and not reply.is_reset and content == self._last_reply
+        if is_old and now_s - self._last_reply_s < self._config.heartbeat_s / 2:
+            return False
         self._last_reply, self._last_reply_s = content, now_s
         return True
 

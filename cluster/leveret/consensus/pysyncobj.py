@@ -337,10 +337,11 @@ class PySyncObjEngine:
             self._is_due = False
             self._tick_core()
             self._mind_transfer()
-            if (
-                view.applied_index >= view.commit_index
-                and (log.last_index, view.term, view.is_leader) == (last, term, was_leader)
-            ):
+            if view.applied_index >= view.commit_index and (
+                log.last_index,
+                view.term,
+                view.is_leader,
+            ) == (last, term, was_leader):
                 self._mind_safe_index()
                 return False
         self._is_due = True

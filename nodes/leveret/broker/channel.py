@@ -23,6 +23,7 @@ from . import operations
 from .channel_entries import ConsumerEntry
 from .confirms import Confirms
 from .messages import (
+    MESSAGE_BYTES,
     Adjust,
     Attach,
     Deliver,
@@ -33,6 +34,7 @@ from .messages import (
     PublishRun,
     Settle,
     tell,
+    unseen,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +79,11 @@ class Channel:
         """For consumers to come."""
         self.consumers: dict[str, ConsumerEntry] = {}
         self.holders: dict[tuple[int, bool], ConsumerEntry] = {}
+        self.operation = trio.CancelScope()
+        """Around the operation that is under way."""
+        self.is_closed = False
+        self._leaving: dict[LocalConsumer, int] = {}
+        """Consumers that are cancelled, but hold messages; with their queues."""
         self._confirms: Confirms | None = None
         self._backlog: deque[Publish | Ack | Method] = deque()
         self._operating: type[Method] | None = None
@@ -110,6 +117,7 @@ class Channel:
         """
         if self._operating is not None:
             self._backlog.append(event)
+            self.connection.published(_kept_bytes(event))
         elif type(event) is Publish:
             self._publish(event)
         elif type(event) is Ack:
@@ -136,7 +144,9 @@ class Channel:
             if isinstance(outcome, spec.BasicConsumeOk):
                 self.consumer_ready(outcome.consumer_tag)
         while self._backlog and self._operating is None:
-            self.receive(self._backlog.popleft())
+            event = self._backlog.popleft()
+            self.connection.unkept(_kept_bytes(event))
+            self.receive(event)
         self._look_if_idle()
 
     def write(self, method: Method) -> None:
@@ -198,6 +208,7 @@ class Channel:
                 # the catalog, and this publish is tried again behind it.
                 self._operating = spec.BasicPublish
                 self._backlog.appendleft(event)
+                self.connection.published(_kept_bytes(event))
                 self.connection.operate(self, operations.find_exchange(self, event.exchange))
                 return
             if len(self._routes) >= ROUTES_MAX:
@@ -244,7 +255,7 @@ class Channel:
         run, self._run, self._run_key = self._run, None, None
         if run is None:
             return
-        self.connection.published(run.size_bytes)
+        self.connection.published(run.cost_bytes)
         self._under_way += len(run.records)
         before, self._last_run = self._last_run, run
         actor = self._actor
@@ -258,10 +269,11 @@ class Channel:
 
     def run_home(self, run: PublishRun) -> None:
         """Note that every queue has (or refused) the messages of `run`."""
+        self._under_way -= len(run.records)
         if self._last_run is run:
             self._last_run = None
-        self._under_way -= len(run.records)
         if not self._under_way:
+            self._last_run = None  # it may have come home in parts
             self._all_taken.set()
             self._look_if_idle()
         if self._confirms is not None and run.first_confirm:
@@ -272,14 +284,18 @@ class Channel:
 
         What the client asks a queue next on the same channel must find it there.
         """
-        while self._under_way:
-            self._all_taken = trio.Event()
+        while self._under_way and not self.is_closed:
+            if self._all_taken.is_set():
+                self._all_taken = trio.Event()
             await self._all_taken.wait()
 
     async def idle(self) -> None:
         """Wait until all that the client asked for on this channel is done."""
-        while self._under_way or self._operating is not None or self._backlog:
-            self._idle = trio.Event()
+        while (
+            self._under_way or self._operating is not None or self._backlog
+        ) and not self.is_closed:
+            if self._idle.is_set():
+                self._idle = trio.Event()
             await self._idle.wait()
 
     def _look_if_idle(self) -> None:
@@ -312,7 +328,7 @@ class Channel:
         consumer = message.consumer
         entry = self.consumers.get(consumer.tag or "")
         if entry is None or entry.consumer is not consumer:
-            self._give_back(message.uid, consumer, message.sequences, delivered=False)
+            self._refuse(message)
             return
         if not entry.is_ready:
             entry.early.append(message)
@@ -321,7 +337,7 @@ class Channel:
         if self._limit and not consumer.no_ack:
             room = max(self._limit - len(self._unacked), 0)
             if room < len(sequences):
-                self._give_back(message.uid, consumer, sequences[room:], delivered=False)
+                self._refuse(message, room)
                 self._pause(paused=True)
                 sequences, records = sequences[:room], records[:room]
         out, frame_max, tag = self.connection.out, self.connection.frame_max, self._tag
@@ -335,7 +351,7 @@ class Channel:
             if not consumer.no_ack:
                 self._unacked[tag] = Unacked(message.uid, sequence, consumer)
         self._tag = tag
-        self.connection.written(message.uid, consumer, len(sequences), size_bytes)
+        self.connection.written(message, len(sequences), size_bytes)
 
     def holder(self, uid: int, *, no_ack: bool) -> ConsumerEntry:
         """Return what holds the messages that basic.get takes from a queue."""
@@ -372,12 +388,14 @@ class Channel:
 
     def leader_changed(self, uid: int, consumer: LocalConsumer) -> None:
         """Attach a consumer at its queue's new leader, with what it holds here."""
+        entry = self._entry(uid, consumer)
+        if entry is None and consumer not in self._leaving:
+            return  # its `Detach` is on the way
         held = [u.sequence for u in self._unacked.values() if u.consumer is consumer]
-        entry = self.consumers.get(consumer.tag or "")
-        if entry is not None and entry.consumer is consumer:
+        if entry is not None:
             held += [s for message in entry.early for s in message.sequences]
-        self._tell_queue(uid, Attach(consumer, held))
-        if self._is_paused:
+        self._tell_queue(uid, Attach(consumer, held, again=True))
+        if self._is_paused and not consumer.no_ack:
             self._tell_queue(uid, Adjust(consumer, paused=True))
 
     def forget_consumer(self, tag: str) -> ConsumerEntry | None:
@@ -385,38 +403,54 @@ class Channel:
         entry = self.consumers.pop(tag, None)
         if entry is not None:
             for message in entry.early:
-                self._give_back(entry.uid, entry.consumer, message.sequences, delivered=False)
-            if not any(u.consumer is entry.consumer for u in self._unacked.values()):
-                self._tell_queue(entry.uid, Detach(entry.consumer))
+                self._refuse(message)
+            self._leaving[entry.consumer] = entry.uid
+            self._detach_leaving()
         return entry
+
+    def cancelled(self, uid: int, consumer: LocalConsumer) -> None:
+        """Take out a consumer that its queue does not serve any more, and tell the client."""
+        entry = self._entry(uid, consumer)
+        if entry is None:
+            return
+        if consumer.tag is None:
+            del self.holders[uid, consumer.no_ack]
+            return
+        self.forget_consumer(consumer.tag)
+        if entry.is_ready:
+            self.connection.write_cancel(self.number, consumer.tag)
 
     def close(self) -> None:
         """Return everything that is not settled, and forget the rest."""
+        self.is_closed = True
+        self.operation.cancel()
         self.send_run()
         self.settle_now()
-        entries = [*self.consumers.values(), *self.holders.values()]
-        known = {entry.consumer for entry in entries}
-        for unacked in self._unacked.values():
-            if unacked.consumer not in known:  # cancelled, but holding
-                known.add(unacked.consumer)
-                self._tell_queue(unacked.uid, Detach(unacked.consumer))
-        for entry in entries:
+        for consumer, uid in self._leaving.items():
+            self._tell_queue(uid, Detach(consumer))
+        for entry in (*self.consumers.values(), *self.holders.values()):
             self._tell_queue(entry.uid, Detach(entry.consumer))
         self.consumers.clear()
         self.holders.clear()
+        self._leaving.clear()
         self._unacked.clear()
+        self.connection.unkept(sum(map(_kept_bytes, self._backlog)))
         self._backlog.clear()
+        self._all_taken.set()
+        self._idle.set()
 
     def consumer_ready(self, tag: str) -> None:
         """Let deliveries flow: the client knows of the consumer."""
         entry = self.consumers.get(tag)
-        if entry is not None:
-            entry.is_ready = True
-            early, entry.early = entry.early, []
-            for message in early:
-                self.deliver(message)
-            if self._is_paused:
-                self._tell_queue(entry.uid, Adjust(entry.consumer, paused=True))
+        if entry is None:  # its queue was deleted while consume-ok was on the way
+            self.connection.write_cancel(self.number, tag)
+            return
+        entry.is_ready = True
+        early, entry.early = entry.early, []
+        for message in early:
+            self.deliver(message)
+        if self._is_paused:
+            self._tell_queue(entry.uid, Adjust(entry.consumer, paused=True))
 
     # Settling
 
@@ -425,6 +459,8 @@ class Channel:
         to_settle, self._to_settle = self._to_settle, {}
         for uid, sequences in to_settle.items():
             self._tell_queue(uid, Settle(sequences))
+        if self._leaving:
+            self._detach_leaving()
         if self._is_paused and len(self._unacked) < (self._limit or len(self._unacked) + 1):
             self._pause(paused=False)
 
@@ -471,6 +507,27 @@ class Channel:
             if first == tag:
                 return taken
 
+    def _entry(self, uid: int, consumer: LocalConsumer) -> ConsumerEntry | None:
+        """Return the channel's entry of `consumer`, if it still has one."""
+        if consumer.tag is None:
+            entry = self.holders.get((uid, consumer.no_ack))
+        else:
+            entry = self.consumers.get(consumer.tag)
+        return entry if entry is not None and entry.consumer is consumer else None
+
+    def _detach_leaving(self) -> None:
+        """Let go of cancelled consumers that hold nothing any more."""
+        holding = {unacked.consumer for unacked in self._unacked.values()}
+        for consumer in [c for c in self._leaving if c not in holding]:
+            self._tell_queue(self._leaving.pop(consumer), Detach(consumer))
+
+    def _refuse(self, message: Deliver, start: int = 0) -> None:
+        """Give deliveries from position `start` on back unseen."""
+        for was_delivered, sequences in unseen(message, start):
+            self._give_back(message.uid, message.consumer, sequences, delivered=was_delivered)
+        records = message.records[start:]
+        self.connection.written(message, len(records), sum(map(len, records)))
+
     def _give_back(
         self, uid: int, consumer: LocalConsumer, sequences: Sequence[int], *, delivered: bool
     ) -> None:
@@ -509,3 +566,8 @@ class Channel:
         ref = self.connection.services.directory.queue(uid)
         if ref is not None:
             tell(ref, message)
+
+
+def _kept_bytes(event: Publish | Ack | Method) -> int:
+    """Return what an event counts while it waits behind an operation."""
+    return MESSAGE_BYTES + (len(event.body) if type(event) is Publish else 0)

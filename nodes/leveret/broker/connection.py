@@ -26,7 +26,6 @@ from .messages import (
     ConsumerCancelled,
     Deliver,
     LeaderChanged,
-    LocalConsumer,
     PublishRun,
     Returned,
     Written,
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLOSE_WITHIN_S: Final = 5.0
+CLOSE_WITHIN_S: Final = 3.0
 """How long a client that was sent connection.close may take to answer before the socket goes."""
 
 
@@ -108,12 +107,13 @@ class Session:
 
 
 class Received:
-    """From the reader: what the client sent."""
+    """From the reader: what the client sent, and how many bytes its flow counts for that."""
 
-    __slots__ = ("events",)
+    __slots__ = ("events", "size_bytes")
 
-    def __init__(self, events: list[Event]) -> None:
+    def __init__(self, events: list[Event], size_bytes: int = 0) -> None:
         self.events = events
+        self.size_bytes = size_bytes
 
 
 class HungUp:
@@ -149,7 +149,7 @@ class Shutdown:
 
 
 class Beat:
-    """From the timer: half a heartbeat interval has passed."""
+    """From the actor's watch: half a heartbeat interval has passed."""
 
 
 class CloseNow:
@@ -188,7 +188,9 @@ class ConnectionActor(Actor[object]):
         self._hang_up = hang_up
         self._channels: dict[int, Channel] = {}
         self._epoch = 0
-        self._written: list[tuple[int, LocalConsumer, int, int]] = []
+        self._written: list[tuple[Deliver, int, int]] = []
+        self._sending = trio.CancelScope()
+        """Around the send that is under way."""
         self._confirming: dict[int, Channel] = {}
         self._touched: dict[int, Channel] = {}
         self._sent_since_beat = False
@@ -204,7 +206,8 @@ class ConnectionActor(Actor[object]):
 
     async def start(self) -> None:
         """Begin to beat."""
-        self._next_beat()
+        if self.session.heartbeat_s:
+            self._operations.start_soon(self._watch_heartbeats)
 
     def receive(self, message: object) -> None:
         """Handle one message; what it makes us write leaves with `flush`."""
@@ -212,8 +215,9 @@ class ConnectionActor(Actor[object]):
             case Received():
                 for event in message.events:
                     self._event(event)
-            case PublishRun():
                 self._flow.taken(message.size_bytes)
+            case PublishRun():
+                self._flow.taken(message.cost_bytes)
                 channel = self._channel_of(message)
                 if channel is not None:
                     channel.run_home(message)
@@ -233,7 +237,9 @@ class ConnectionActor(Actor[object]):
                 if channel is not None:
                     channel.leader_changed(message.uid, message.consumer)
             case ConsumerCancelled():
-                self._consumer_cancelled(message)
+                channel = self._channels.get(message.consumer.channel)
+                if channel is not None:
+                    channel.cancelled(message.uid, message.consumer)
             case Beat():
                 self._beat()
             case Blocked():
@@ -259,14 +265,17 @@ class ConnectionActor(Actor[object]):
             out, self.out = self.out, []
             self._sent_since_beat = True
             try:
-                await self._stream.send_all(b"".join(out))
+                with trio.CancelScope() as self._sending:
+                    await self._stream.send_all(b"".join(out))
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 self._end()
+            if self._sending.cancelled_caught:
+                self._end()
         written, self._written = self._written, []
-        for uid, consumer, count, size_bytes in written:
-            ref = self.services.directory.queue(uid)
+        for message, count, size_bytes in written:
+            ref = self.services.directory.queue(message.uid)
             if ref is not None:
-                tell(ref, Written(consumer, count, size_bytes))
+                tell(ref, Written(message.consumer, message.attachment, count, size_bytes))
         if self._protocol.state is ConnectionState.CLOSED:
             self._end()
 
@@ -278,7 +287,8 @@ class ConnectionActor(Actor[object]):
 
     def operate(self, channel: Channel, operation: Awaitable[Method | None]) -> None:
         """Run an operation beside this actor; its outcome comes back as a message."""
-        self._operations.start_soon(self._operate, channel, operation)
+        channel.operation = trio.CancelScope()
+        self._operations.start_soon(self._operate, channel, channel.operation, operation)
 
     def publish_actor(self, exchange: str) -> Ref[PublishRun] | None:
         """Return the actor to publish to, or None if this node knows no such exchange.
@@ -299,15 +309,31 @@ class ConnectionActor(Actor[object]):
         return self.services.directory.exchange(self.vhost, exchange)
 
     def published(self, size_bytes: int) -> None:
-        """Count bytes that the queues have not taken yet."""
+        """Count bytes that the queues have not taken yet, or that wait for an operation."""
         self._flow.published(size_bytes)
         if not self._publishes:
             self._publishes = True
             self._tell_blocked()
 
-    def written(self, uid: int, consumer: LocalConsumer, count: int, size_bytes: int) -> None:
-        """Note deliveries that leave with this batch."""
-        self._written.append((uid, consumer, count, size_bytes))
+    def unkept(self, size_bytes: int) -> None:
+        """Count bytes that wait for no operation any more."""
+        self._flow.taken(size_bytes)
+
+    def written(self, message: Deliver, count: int, size_bytes: int) -> None:
+        """Note deliveries that leave with this batch, to the client or back to the queue."""
+        self._written.append((message, count, size_bytes))
+
+    def write_cancel(self, channel: int, tag: str) -> None:
+        """Tell a client that wants to know that its consumer is no more."""
+        if self.session.can_cancel:
+            self.write(channel, spec.BasicCancel(consumer_tag=tag, nowait=True))
+
+    def own(self, queue: Queue) -> None:
+        """Take charge of an exclusive queue, which goes with this connection."""
+        if self._is_over:
+            self._delete(queue, _nothing)
+        else:
+            self.exclusive_queues[queue.uid] = queue
 
     # What the client says
 
@@ -380,24 +406,19 @@ class ConnectionActor(Actor[object]):
         except errors.AmqpError as error:
             self._channel_error(channel, error)
 
-    async def _operate(self, channel: Channel, operation: Awaitable[Method | None]) -> None:
-        outcome: Method | errors.AmqpError | None
+    async def _operate(
+        self, channel: Channel, scope: trio.CancelScope, operation: Awaitable[Method | None]
+    ) -> None:
+        outcome: Method | errors.AmqpError | None = None
         try:
-            outcome = await operation
+            with scope:
+                outcome = await operation
         except errors.AmqpError as error:
             outcome = error
         except Exception:  # a bug ends this connection, not the node
             log.exception("operation failed", extra={"connection": self.session.name})
             outcome = errors.internal_error()
         tell(self.ref, OperationDone(channel, outcome))
-
-    def _consumer_cancelled(self, message: ConsumerCancelled) -> None:
-        channel = self._channels.get(message.consumer.channel)
-        tag = message.consumer.tag
-        if channel is None or tag is None or channel.forget_consumer(tag) is None:
-            return
-        if self.session.can_cancel:
-            self.write(channel.number, spec.BasicCancel(consumer_tag=tag, nowait=True))
 
     # Errors and ends
 
@@ -519,19 +540,24 @@ class ConnectionActor(Actor[object]):
 
     # Heartbeats and alarms
 
-    def _next_beat(self) -> None:
-        if self.session.heartbeat_s:
-            self.services.timers.after(self.session.heartbeat_s / 2, self.ref, Beat())
+    async def _watch_heartbeats(self) -> None:
+        """Beat, and give the client up when it does not.
+
+        A task of its own: a client that is gone may be what this actor's send waits for.
+        """
+        half_s = self.session.heartbeat_s / 2
+        await trio.sleep(half_s)
+        while not self._flow.is_silent():
+            tell(self.ref, Beat())
+            await trio.sleep(half_s)
+        log.warning("missed heartbeats from client", extra={"connection": self.session.name})
+        self._sending.cancel()
+        tell(self.ref, HungUp())
 
     def _beat(self) -> None:
-        if self._flow.is_silent():
-            log.warning("missed heartbeats from client", extra={"connection": self.session.name})
-            self._end()
-            return
         if not self._sent_since_beat:
             self.out.append(HEARTBEAT)
         self._sent_since_beat = False
-        self._next_beat()
 
     def _tell_blocked(self) -> None:
         """Tell a publisher of alarms, and stop reading it; others are left in peace."""

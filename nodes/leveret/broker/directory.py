@@ -7,8 +7,9 @@ to the links (who is there), and tells the queues concerned.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from leveret.actors import ActorStopped
 from leveret.catalog.commands import Changed, Created, DeleteQueue, Restored
 from leveret.catalog.commands import Deleted as EntityDeleted
 from leveret.catalog.model import Exchange, Permission, Queue
@@ -18,18 +19,19 @@ from .exchange import ExchangeActor
 from .home import AwayLog, HomeLog
 from .messages import Applied, Deleted, PeerDown, PeerMessage, PeerUp, RoleChanged, tell
 from .queue import QueueActor
+from .queue_seams import Desk
 from .shard import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from leveret.actors import Ref, Supervisor
+    from leveret.actors import Actor, Ref, Supervisor
     from leveret.catalog import Catalog
     from leveret.catalog.commands import Event
 
     from .machine import Effect, ShardMachine
     from .messages import PublishRun, QueueMessage
-    from .queue import QueueLog
+    from .queue_seams import QueueLog
     from .routing.router import Routers
     from .shard import ReplicatedGroup
 
@@ -53,6 +55,12 @@ class Links(Protocol):
     def on_down(self, handler: Callable[[NodeId], None]) -> None:
         """Call when a link broke."""
 
+
+MAILBOX_MAX: Final = 1 << 22
+"""Messages in an actor's mailbox, at which senders would crash: far above what the windows of
+publishers (see `flow`) and consumers let come together."""
+
+M = TypeVar("M")
 
 CHANNEL = "queue"
 """The links' channel on which the actors of one queue on several nodes talk."""
@@ -106,14 +114,13 @@ class Directory:
     def exchange(self, vhost: str, name: str) -> Ref[PublishRun] | None:
         """Return the actor of an exchange, or None if there is no such exchange."""
         ref = self._exchanges.get((vhost, name))
-        if ref is None:
-            if self.catalog.model.exchange(vhost, name) is None:
-                return None
-            ref = self._supervisor.spawn(
+        if ref is None and self.catalog.model.exchange(vhost, name) is not None:
+            ref = self._spawn(
                 lambda: ExchangeActor(lambda: self._routers.router(vhost, name), self.queue),
                 f"exchange {name!r} in {vhost!r}",
             )
-            self._exchanges[vhost, name] = ref
+            if ref is not None:
+                self._exchanges[vhost, name] = ref
         return ref
 
     def queue(self, uid: int) -> Ref[QueueMessage] | None:
@@ -123,12 +130,15 @@ class Directory:
             queue = self.catalog.model.queue_by_uid(uid)
             if queue is None:
                 return None
-            log = self._log(queue)
-            ref = self._supervisor.spawn(
-                lambda: QueueActor(uid, auto_delete=queue.auto_delete, log=log, context=self),
+            log, desk = self._log(queue), Desk()
+            ref = self._spawn(
+                lambda: QueueActor(
+                    uid, auto_delete=queue.auto_delete, log=log, context=self, desk=desk
+                ),
                 f"queue {queue.name!r} in {queue.vhost!r}",
             )
-            self._queues[uid] = ref
+            if ref is not None:
+                self._queues[uid] = ref
         return ref
 
     def queue_numbers(self) -> tuple[int, int]:
@@ -136,6 +146,10 @@ class Directory:
         return len(self._exchanges), len(self._queues)
 
     # What queue actors ask of their node (`QueueContext`)
+
+    def peers(self) -> Collection[int]:
+        """Return the nodes whose links are there."""
+        return self._links.up
 
     def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
         """Tell the same queue's actor on another node."""
@@ -146,8 +160,17 @@ class Directory:
         queue = self.catalog.model.queue_by_uid(uid)
         if queue is not None:
             self.catalog.submit(DeleteQueue(queue.vhost, queue.name, uid), done)
+        else:
+            done(None)
 
     # News
+
+    def _spawn(self, make: Callable[[], Actor[M]], name: str) -> Ref[M] | None:
+        """Start an actor; None while the node is stopping, when nobody needs it any more."""
+        try:
+            return self._supervisor.spawn(make, name, limit=MAILBOX_MAX)
+        except ActorStopped:
+            return None
 
     def _log(self, queue: Queue) -> QueueLog:
         if queue.shard:
@@ -193,17 +216,24 @@ class Directory:
                 if queue.shard:
                     self._shards[queue.shard].drop(queue.uid)
             case Created(Queue() as queue):
-                for node, body in self._early.pop(queue.uid, ()):
-                    self._peer_says(node, (queue.uid, body))
+                self._say_early(queue.uid)
             case Created(Permission()) | Changed(Permission()) | EntityDeleted(Permission()):
                 self.version += 1
             case Restored():
                 self.version += 1
                 for uid in [u for u in self._queues if not self.catalog.model.queue_by_uid(u)]:
                     self._end_queue(uid)
+                for uid in [u for u in self._early if u < self.catalog.model.uid_next]:
+                    self._say_early(uid)
+
+    def _say_early(self, uid: int) -> None:
+        for node, body in self._early.pop(uid, ()):
+            self._peer_says(node, (uid, body))
 
     def _end_queue(self, uid: int) -> None:
-        self._logs.pop(uid, None)
+        log = self._logs.pop(uid, None)
+        if isinstance(log, AwayLog):
+            log.dropped()
         ref = self._queues.pop(uid, None)
         if ref is not None:
             tell(ref, Deleted())
@@ -240,6 +270,9 @@ class Directory:
         self._link_changed(node, is_up=True)
 
     def _link_down(self, node: int) -> None:
+        # It will say again what counts, and may not be the same start of that node.
+        for uid, said in list(self._early.items()):
+            self._early[uid] = [(sender, body) for sender, body in said if sender != node]
         self._link_changed(node, is_up=False)
 
     def _link_changed(self, node: int, *, is_up: bool) -> None:

@@ -52,6 +52,7 @@ class Consumer:
     """A consumer as the leader sees it."""
 
     __slots__ = (
+        "attachment",
         "exclusive",
         "held",
         "key",
@@ -64,9 +65,19 @@ class Consumer:
     )
 
     def __init__(
-        self, key: ConsumerKey, *, prefetch: int, no_ack: bool, exclusive: bool, priority: int = 0
+        self,
+        key: ConsumerKey,
+        *,
+        prefetch: int,
+        no_ack: bool,
+        exclusive: bool,
+        priority: int = 0,
+        attachment: int = 0,
     ) -> None:
         self.key = key
+        self.attachment = attachment
+        """Which registration of it this is, as its own node counts them: deliveries and what is
+        written are told with it, so that those of an earlier one do not count."""
         self.prefetch = prefetch
         """Unacknowledged messages it may hold; 0 is unlimited."""
         self.no_ack = no_ack
@@ -172,16 +183,14 @@ class Dispatcher:
 
     def settled(self, ranges: Iterable[Range]) -> None:
         """Note that these messages, alive until now, are gone."""
-        holders = self._holders
         for low, high in ranges:
-            for sequence in range(low, high + 1):
-                holder = holders.pop(sequence, None)
-                if holder is not None:
-                    holder.held.discard(sequence)
-                if sequence < self._cursor:
-                    self._returned.pop(sequence, None)
-                else:
-                    self._ahead.discard(sequence)
+            gone = range(low, high + 1)
+            # Intersections, not a loop over all that went: mostly `release` was there before.
+            self.release(self._holders.keys() & gone)
+            for sequence in self._returned.keys() & gone if self._returned else ():
+                del self._returned[sequence]
+            if self._ahead:
+                self._ahead.difference_update(gone)
 
     def written(self, consumer: Consumer, count: int, size_bytes: int) -> None:
         """Note that so much left for the consumer's socket."""
@@ -194,15 +203,13 @@ class Dispatcher:
         """Return messages that `consumer` holds to their original places.
 
         `delivered` is False when the client never saw them: they are not marked redelivered.
+        What was handed counts as unwritten until `written` is told, given back or not.
         """
         for sequence in sequences:
             if self._holders.get(sequence) is not consumer:
                 continue
             del self._holders[sequence]
             consumer.held.discard(sequence)
-            if not delivered:
-                location = self._state.locate(sequence)
-                self.written(consumer, 1, location.size if location else 0)
             if sequence >= self._cursor:
                 self._ahead.discard(sequence)
             else:

@@ -6,9 +6,8 @@ from typing import Final
 
 import trio
 
-IN_FLIGHT_MAX_BYTES: Final = 8 << 20
-"""Published bytes that no queue has confirmed to the connection yet, above which its socket is
-not read.  Reading goes on at half of it."""
+IN_FLIGHT_BYTES_MAX: Final = 8 << 20
+"""The default of `limits.in_flight_bytes`."""
 
 SILENT_BEATS_MAX: Final = 5
 """Half heartbeat intervals without a sign of life after which a client is given up."""
@@ -17,7 +16,9 @@ SILENT_BEATS_MAX: Final = 5
 class Flow:
     """What a connection published and the queues have not taken, and whether to read on."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_flight_bytes_max: int = IN_FLIGHT_BYTES_MAX) -> None:
+        """Stop reading above so many bytes under way, and go on at half of it."""
+        self._in_flight_bytes_max = in_flight_bytes_max
         self.in_flight_bytes = 0
         self._is_blocked = False
         self._silent_beats = 0
@@ -27,7 +28,7 @@ class Flow:
     def published(self, size_bytes: int) -> None:
         """Count what came in."""
         self.in_flight_bytes += size_bytes
-        if self.in_flight_bytes > IN_FLIGHT_MAX_BYTES and self._go.is_set():
+        if self.in_flight_bytes > self._in_flight_bytes_max and self._go.is_set():
             self._go = trio.Event()
 
     def taken(self, size_bytes: int) -> None:
@@ -60,5 +61,5 @@ class Flow:
         return self._silent_beats > SILENT_BEATS_MAX
 
     def _look(self) -> None:
-        if not self._is_blocked and self.in_flight_bytes <= IN_FLIGHT_MAX_BYTES // 2:
+        if not self._is_blocked and self.in_flight_bytes <= self._in_flight_bytes_max // 2:
             self._go.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leveret.amqp.delivery import Record
+from leveret.amqp.errors import AmqpError
 from leveret.amqp.properties import Properties
 
 if TYPE_CHECKING:
@@ -12,5 +13,12 @@ if TYPE_CHECKING:
 
 
 def headers_of(record: bytes | memoryview) -> Mapping[str, object]:
-    """Return the decoded headers of a stored message; empty if it has none."""
-    return Properties.decode(Record(record).header).headers or {}
+    """Return the decoded headers of a stored message; empty if it has none, or malformed ones.
+
+    Nothing has looked into the table before (see `leveret.amqp.properties`), and what a client
+    put there must not crash who routes it.
+    """
+    try:
+        return Properties.decode(Record(record).header).headers or {}
+    except AmqpError:
+        return {}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .machine import Effect, ShardMachine
-from .queue import UNREACHABLE
+from .machine import GONE, Effect, ShardMachine
+from .queue_seams import UNREACHABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ class HomeLog:
 
     leader: int
     is_leader = True
+    reign = 0
 
     def __init__(self, uid: int, node: int, *, applied: Callable[[list[Effect]], None]) -> None:
         self.leader = node
@@ -68,6 +69,7 @@ class AwayLog:
     """The face of a `HomeLog` on the other nodes."""
 
     is_leader = False
+    reign = 0
 
     def __init__(
         self, home: int, send: Callable[[int, tuple[object, ...]], bool], *, is_up: bool
@@ -98,9 +100,16 @@ class AwayLog:
     def link_changed(self, *, is_up: bool) -> None:
         """Note that the home node's link is there or not; what was under way is lost with it."""
         self.leader = self.home if is_up else None
+        self._answer_all(UNREACHABLE)
+
+    def dropped(self) -> None:
+        """Note that the queue was deleted: no reply will find its way here any more."""
+        self._answer_all(GONE)
+
+    def _answer_all(self, reply: str) -> None:
         waiting, self._waiting = self._waiting, {}
         for done in waiting.values():
-            done(UNREACHABLE)
+            done(reply)
 
     def state(self, uid: int) -> QueueState | None:
         """There is no copy here."""

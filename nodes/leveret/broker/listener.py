@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES: Final = 256 * 1024
+CHUNK_BYTES: Final = 64 * 1024
 """What one receive may take: large, since each costs a system call and a turn of the loop."""
+
+CONNECTION_MAILBOX_MAX: Final = 1 << 22
+"""Messages that wait for a client that does not read. Far above what its consumers' windows let
+come together, because it is the queues that would crash at it."""
 
 ACCEPT_PAUSE_S: Final = 0.1
 """Rest after an accept that failed for want of file descriptors or memory."""
@@ -43,6 +47,7 @@ class ListenerConfig:
         connections_max: int,
         unauthenticated_max: int,
         message_size_max: int,
+        in_flight_bytes_max: int,
         backlog: int,
     ) -> None:
         self.handshake_timeout_s = handshake_timeout_s
@@ -50,6 +55,7 @@ class ListenerConfig:
         self.connections_max = connections_max
         self.unauthenticated_max = unauthenticated_max
         self.message_size_max = message_size_max
+        self.in_flight_bytes_max = in_flight_bytes_max
         self.backlog = backlog
 
 
@@ -175,7 +181,7 @@ class Listener:
             "client connected",
             extra={"connection": session.name, "user": session.user, "vhost": session.vhost},
         )
-        flow = Flow()
+        flow = Flow(self._config.in_flight_bytes_max)
         async with trio.open_nursery() as operations, supervise() as supervisor:
             with trio.CancelScope() as reading:
                 make = _once(
@@ -184,7 +190,9 @@ class Listener:
                     ),
                     reading.cancel,
                 )
-                ref = supervisor.spawn(make, f"connection {session.name}")
+                ref = supervisor.spawn(
+                    make, f"connection {session.name}", limit=CONNECTION_MAILBOX_MAX
+                )
                 self._connections[session.number] = ref
                 try:
                     if self._blocked_reason is not None:
@@ -205,15 +213,19 @@ async def _read(
     stream: ClientStream, protocol: ServerConnection, ref: Ref[object], flow: Flow
 ) -> None:
     """Pass on what comes, as fast as the broker takes it, until the end."""
+    size_bytes = 0  # since the last events: it may be all of one message
     try:
         while True:
             data = await stream.receive(CHUNK_BYTES)
             if not data:
                 return
             flow.heard()
+            size_bytes += len(data)
             events = protocol.receive_data(data)
             if events:
-                ref.tell(Received(events))
+                flow.published(size_bytes)
+                ref.tell(Received(events, size_bytes))
+                size_bytes = 0
                 await ref.room()
                 await flow.go()
     except (*GONE, ActorStopped):

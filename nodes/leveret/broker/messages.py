@@ -6,7 +6,7 @@ channel with the same route, a `Deliver` all messages that one consumer gets in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from leveret.actors import ActorStopped, Ref, Request
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .machine import Effect
 
 M = TypeVar("M")
+R = TypeVar("R")
+
+MESSAGE_BYTES: Final = 256
+"""What a message under way counts besides its bytes: bounds how many small ones there may be."""
 
 
 class PublishRun:
@@ -76,6 +80,11 @@ class PublishRun:
         self.refused = False
         """A queue could not take it: the publisher gets a nack."""
 
+    @property
+    def cost_bytes(self) -> int:
+        """What it counts in its publisher's flow."""
+        return self.size_bytes + MESSAGE_BYTES * len(self.records)
+
     def split(self) -> list[PublishRun]:
         """Return a run of its own for each message."""
         runs = []
@@ -104,14 +113,20 @@ class PublishRun:
             self.follower = (exchange, other)
 
     def routed(self) -> None:
-        """Note that the queues have it in their mailboxes, and let the next run go."""
+        """Note that the queues have it in their mailboxes, and let the next runs go."""
         self.is_routed = True
-        if self.follower is not None:
-            exchange, run = self.follower
-            self.follower = None
+        before = self
+        # A loop, since there may be thousands of them, and none of their exchanges left.
+        while before.follower is not None:
+            exchange, run = before.follower
+            if not before.is_routed and before.exchange != run.exchange:
+                break
+            before.follower = None
             run.is_told = True
             if not tell(exchange, run):
-                run.end()
+                tell(run.connection, run)
+                run.is_routed = True
+            before = run
 
     def end(self) -> None:
         """Send it home without a queue: its exchange is gone."""
@@ -179,21 +194,35 @@ class LocalConsumer:
 class Deliver:
     """To the connection: messages for one of its consumers."""
 
-    __slots__ = ("consumer", "records", "redelivered", "sequences", "uid")
+    __slots__ = ("attachment", "consumer", "records", "redelivered", "sequences", "uid")
 
     def __init__(
         self,
         uid: int,
         consumer: LocalConsumer,
+        attachment: int,
         sequences: Sequence[int],
         redelivered: Sequence[bool],
         records: Sequence[bytes | memoryview],
     ) -> None:
         self.uid = uid
         self.consumer = consumer
+        self.attachment = attachment
+        """Of the consumer, by which the leader handed them out; `Written` gives it back."""
         self.sequences = sequences
         self.redelivered = redelivered
         self.records = records
+
+
+def unseen(message: Deliver, start: int = 0) -> list[tuple[bool, list[int]]]:
+    """Return what to give back of `message` from position `start` on: delivered before or not.
+
+    Who was delivered before stays marked as redelivered, though nobody saw it this time.
+    """
+    pairs = list(zip(message.sequences, message.redelivered, strict=True))[start:]
+    fresh = [sequence for sequence, again in pairs if not again]
+    old = [sequence for sequence, again in pairs if again]
+    return [(again, part) for again, part in ((False, fresh), (True, old)) if part]
 
 
 class LeaderChanged:
@@ -224,21 +253,34 @@ class ExclusiveUse(Exception):
     """A consumer has, or wants, the queue for itself and there is another."""
 
 
-class Attach(Request[None]):
-    """Register a consumer; asked when new, told again after a change of leader.
+class QueueRequest(Request[R]):
+    """What only the queue's leader can answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_withdrawn = False
+        """Nobody waits for the answer any more: it is not to be sent again."""
+
+
+class Attach(QueueRequest[None]):
+    """Register a consumer; asked when new, told `again` after a change of leader.
 
     Raises (through the answer):
         ExclusiveUse, QueueGone
     """
 
-    def __init__(self, consumer: LocalConsumer, held: Sequence[int] = ()) -> None:
+    def __init__(
+        self, consumer: LocalConsumer, held: Sequence[int] = (), *, again: bool = False
+    ) -> None:
         super().__init__()
         self.consumer = consumer
         self.held = held
         """Sequence numbers that the channel holds from before."""
+        self.again = again
+        """Nobody waits for the answer."""
 
 
-class Cancel(Request[None]):
+class Cancel(QueueRequest[None]):
     """Take a consumer out; the answer comes behind its last delivery."""
 
     def __init__(self, consumer: LocalConsumer) -> None:
@@ -247,7 +289,7 @@ class Cancel(Request[None]):
 
 
 class Detach:
-    """The consumer's channel is gone: what it holds is ready again."""
+    """The channel is done with the consumer: what it holds is ready again."""
 
     __slots__ = ("consumer",)
 
@@ -265,7 +307,7 @@ class Settle:
 
 
 class GiveBack:
-    """These messages return to their places; `delivered` is False if the client never saw them."""
+    """These messages return to their places; `delivered` is False if no client ever saw them."""
 
     __slots__ = ("consumer", "delivered", "sequences")
 
@@ -278,12 +320,18 @@ class GiveBack:
 
 
 class Written:
-    """This many messages of the consumer's, with so many bytes, left for its socket."""
+    """This many messages of the consumer's left for its socket, or were given back unseen.
 
-    __slots__ = ("consumer", "count", "size_bytes")
+    Each message of a `Deliver` is told so once: the consumer's window opens by it.
+    """
 
-    def __init__(self, consumer: LocalConsumer, count: int, size_bytes: int) -> None:
+    __slots__ = ("attachment", "consumer", "count", "size_bytes")
+
+    def __init__(
+        self, consumer: LocalConsumer, attachment: int, count: int, size_bytes: int
+    ) -> None:
         self.consumer = consumer
+        self.attachment = attachment
         self.count = count
         self.size_bytes = size_bytes
 
@@ -313,7 +361,7 @@ class Got:
         """Ready messages that are left."""
 
 
-class Get(Request["Got | None"]):
+class Get(QueueRequest["Got | None"]):
     """Take one message, for `holder` unless `holder.no_ack`."""
 
     def __init__(self, holder: LocalConsumer) -> None:
@@ -332,11 +380,11 @@ class QueueCounts:
         self.consumers = consumers
 
 
-class Count(Request[QueueCounts]):
+class Count(QueueRequest[QueueCounts]):
     """Ask how full the queue is."""
 
 
-class Purge(Request[int]):
+class Purge(QueueRequest[int]):
     """Remove all ready messages; the answer is how many there were."""
 
 

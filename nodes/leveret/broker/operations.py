@@ -23,6 +23,8 @@ from leveret.catalog.commands import (
     DeclareQueue,
     DeleteExchange,
     DeleteQueue,
+    Done,
+    Refusal,
     Unbind,
 )
 from leveret.catalog.model import Binding, Entity, Exchange, Queue
@@ -42,6 +44,7 @@ from .messages import (
     LocalConsumer,
     Purge,
     QueueGone,
+    QueueRequest,
     Settle,
 )
 from .routing.headers import check_arguments as check_header_arguments
@@ -50,10 +53,9 @@ from .routing.router import EXCHANGE_TYPES
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from leveret.actors import Ref, Request
+    from leveret.actors import Ref
     from leveret.amqp.fields import Value
     from leveret.amqp.method import Method
-    from leveret.catalog.commands import Done
 
     from .access import ResourceKind, Right
     from .channel import Channel
@@ -318,7 +320,7 @@ async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
         if isinstance(dead_letters, str):
             _check(channel, "queue", name, "read")
             _check(channel, "exchange", dead_letters, "write")
-        done = await _change(
+        done = await _declare(
             channel,
             DeclareQueue(
                 vhost,
@@ -334,8 +336,6 @@ async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
         )
         current = cast("Queue", done.entity)
         if done.outcome == "created":
-            if method.exclusive:
-                connection.exclusive_queues[current.uid] = current
             return current
     else:
         _check(channel, "queue", name, "configure")
@@ -379,6 +379,7 @@ async def delete_queue(channel: Channel, queue: Queue) -> None:
     except ChangeRefused as error:
         if error.refusal.kind not in {"not_found", "stale"}:
             raise
+    channel.connection.exclusive_queues.pop(queue.uid, None)
 
 
 async def _purge_queue(channel: Channel, method: spec.QueuePurge) -> Method | None:
@@ -429,12 +430,12 @@ async def _consume(channel: Channel, method: spec.BasicConsume) -> Method | None
     try:
         await _ask_queue(channel, queue, Attach(consumer))
     except ExclusiveUse:
-        del channel.consumers[tag]
+        channel.forget_consumer(tag)
         raise errors.access_refused(
             f"queue '{name}' in vhost '{connection.vhost}' in exclusive use"
         ) from None
     except QueueGone:
-        del channel.consumers[tag]
+        channel.forget_consumer(tag)
         raise _no_queue(channel, name) from None
     if method.nowait:
         channel.consumer_ready(tag)
@@ -463,7 +464,8 @@ async def _get(channel: Channel, method: spec.BasicGet) -> Method | None:
     got = await _ask(channel, queue, Get(entry.consumer))
     if got is None:
         return spec.BasicGetEmpty()
-    channel.write_got(entry, got)
+    if not channel.is_closed:  # else the message is on its way back
+        channel.write_got(entry, got)
     return None
 
 
@@ -504,19 +506,40 @@ async def _change(channel: Channel, command: Command[_Changed]) -> Done[_Changed
         raise _no_majority() from None
 
 
-async def _ask_queue(channel: Channel, queue: Queue, request: Request[_Answer]) -> _Answer:
+async def _declare(channel: Channel, command: DeclareQueue) -> Done[Queue]:
+    """Declare a queue; one that is exclusive is owned even if nobody waits for it any more."""
+    answers: list[Done[Queue] | Refusal] = []
+    answered = trio.Event()
+
+    def done(answer: Done[Queue] | Refusal) -> None:
+        if isinstance(answer, Done) and answer.outcome == "created" and command.exclusive:
+            channel.connection.own(cast("Queue", answer.entity))
+        answers.append(answer)
+        answered.set()
+
+    channel.connection.services.catalog.submit(command, done)
+    with trio.move_on_after(WITHIN_S):
+        await answered.wait()
+    if not answers:
+        raise _no_majority()
+    if isinstance(answers[0], Refusal):
+        raise ChangeRefused(answers[0])
+    return answers[0]
+
+
+async def _ask_queue(channel: Channel, queue: Queue, request: QueueRequest[_Answer]) -> _Answer:
     """Ask the queue's leader.
 
     Raises:
         AmqpError: 404, there is no leader to answer.
-        QueueGone: it is deleted.
+        QueueGone: it is deleted, or the channel is closed.
     """
     await channel.all_taken()
     ref = channel.connection.services.directory.queue(queue.uid)
-    if ref is None:
+    if ref is None or channel.is_closed:
         raise QueueGone
     try:
-        return await cast("Ref[Request[_Answer]]", ref).ask(request, within_s=WITHIN_S)
+        return await cast("Ref[QueueRequest[_Answer]]", ref).ask(request, within_s=WITHIN_S)
     except ActorStopped:
         raise QueueGone from None
     except trio.TooSlowError:
@@ -524,9 +547,11 @@ async def _ask_queue(channel: Channel, queue: Queue, request: Request[_Answer]) 
             f"queue '{queue.name}' in vhost '{queue.vhost}' has no leader: "
             "its node, or a majority of the nodes, is down or not reachable"
         ) from None
+    finally:
+        request.is_withdrawn = True
 
 
-async def _ask(channel: Channel, queue: Queue, request: Request[_Answer]) -> _Answer | None:
+async def _ask(channel: Channel, queue: Queue, request: QueueRequest[_Answer]) -> _Answer | None:
     """Ask the queue's leader; None if the queue is deleted."""
     try:
         return await _ask_queue(channel, queue, request)

@@ -5,14 +5,16 @@ what is settled here into one command a batch.  What needs the queue's order (co
 purge, counts) is served by the actor on the leading node; the others pass it on over the link,
 and hand what comes back to the connections of their own node.
 
-After a change of leader nothing is assumed: connections attach their consumers again with what
-their channels still hold, and requests without an answer are sent again.
+After a change of leader, a break of the link to it, or a crash of an actor, nothing is assumed:
+connections attach their consumers again with what their channels still hold, and requests without
+an answer are sent again.  Each attaching has a number of its own (its request's), which deliveries
+and news of what was written carry, so that those of an earlier one count nowhere.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from leveret.actors import Actor
 
@@ -33,7 +35,6 @@ from .messages import (
     GiveBack,
     Got,
     LeaderChanged,
-    LocalConsumer,
     PeerDown,
     PeerMessage,
     PeerUp,
@@ -47,11 +48,13 @@ from .messages import (
     Written,
     tell,
 )
+from .queue_seams import UNREACHABLE
 from .queue_state import QueueState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from .queue_seams import Desk, QueueContext, QueueLog
     from .queue_state import Range
 
 _LeaderRequest = Attach | Cancel | Get | Count | Purge
@@ -62,65 +65,32 @@ COMMAND_BYTES_MAX: Final = 1 << 20
 DISPATCH_BYTES_MAX: Final = 1 << 20
 """Bodies in one message to another node."""
 
-UNREACHABLE: Final = "unreachable"
-"""Reply of a log: the one node that could apply the command is gone."""
-
-
-class QueueLog(Protocol):
-    """Where a queue's commands go: a replicated shard, or the home node of a transient queue."""
-
-    @property
-    def leader(self) -> int | None:
-        """The node that serves the queue, if known."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether that is this node, and it has applied all that came before."""
-
-    def submit(
-        self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
-    ) -> None:
-        """Have `command` applied once, in order of submission; `done` gets the reply.
-
-        is_urgent: False if nobody waits for it, so that it may go with what comes later.
-        """
-
-    def state(self, uid: int) -> QueueState | None:
-        """Return this node's copy of the queue's state; None before its first message."""
-
-    def read(self, entry: int) -> memoryview:
-        """Return the bytes of log entry `entry`, which holds a live message."""
-
-
-class QueueContext(Protocol):
-    """What the actor needs of its node."""
-
-    node: int
-
-    def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
-        """Tell the same queue's actor on another node; False when the link is down."""
-
-    def last_consumer_gone(self, uid: int, done: Callable[[object], None]) -> None:
-        """Delete the queue, which is auto-delete and had consumers; then call `done`."""
-
 
 class QueueActor(Actor[QueueMessage]):
     """See the module."""
 
     def __init__(
-        self, uid: int, *, auto_delete: bool, log: QueueLog, context: QueueContext
+        self, uid: int, *, auto_delete: bool, log: QueueLog, context: QueueContext, desk: Desk
     ) -> None:
+        """Serve queue `uid`; `desk` is the one of the instance before, if that crashed."""
         self.uid = uid
         self._auto_delete = auto_delete
         self._log = log
         self._context = context
-        self._incoming: list[PublishRun] = []
-        self._settling: list[int] = []
-        self._consumers: dict[int, LocalConsumer] = {}
+        self._desk = desk
+        self._unsettled: list[int] = []
+        """What the home node was not there to be told of; see `_submit_settled`."""
+        self._consumers = desk.consumers
+        self._attachments: dict[int, int] = {}
+        """Consumers that are attached, or about to be: by which request."""
         self._pending: dict[int, _LeaderRequest] = {}
         """Requests that the leader has not answered, by their number."""
-        self._requests = 0
+        self._asked: dict[int, int] = {}
+        """Those among them that somebody waits for and that are about a consumer, by consumer.
+        A channel asks one thing at a time, so there is one."""
         self._lead: Dispatcher | None = None
+        self._reign = -1
+        """The log's, when `_lead` was made."""
         self._state_known = False
         self._marking = False
         """A move of the mark is on its way through the log."""
@@ -132,6 +102,9 @@ class QueueActor(Actor[QueueMessage]):
     async def start(self) -> None:
         """Take the lead if this node has it; there may be nothing yet to tell it otherwise."""
         self._take_role()
+        if self._desk.was_open:
+            self._recover()
+        self._desk.was_open = True
 
     def receive(self, message: QueueMessage) -> None:
         """Handle one message; effects are performed by `flush`."""
@@ -140,16 +113,20 @@ class QueueActor(Actor[QueueMessage]):
                 if self._gone:
                     message.answer()
                 else:
-                    self._incoming.append(message)
+                    self._desk.incoming.append(message)
             case Settle():
-                self._settling += message.sequences
+                self._desk.settling += message.sequences
                 # The log will say so too, but later than a detach of the consumer may come.
                 self._to_leader("release", message.sequences)
             case Applied():
                 self._applied(message)
             case Written():
                 self._to_leader(
-                    "written", message.consumer.number, message.count, message.size_bytes
+                    "written",
+                    message.consumer.number,
+                    message.attachment,
+                    message.count,
+                    message.size_bytes,
                 )
             case GiveBack():
                 self._to_leader(
@@ -162,7 +139,7 @@ class QueueActor(Actor[QueueMessage]):
             case Attach() | Get() | Cancel() | Count() | Purge():
                 self._request(message)
             case Detach():
-                self._consumers.pop(message.consumer.number, None)
+                self._forget(message.consumer.number)
                 self._to_leader("detach", message.consumer.number)
             case PeerMessage():
                 self._peer_says(message.node, message.body)
@@ -171,6 +148,8 @@ class QueueActor(Actor[QueueMessage]):
                 self._attach_again()
             case PeerUp():
                 if message.node == self._log.leader:
+                    self._desk.settling += self._unsettled
+                    self._unsettled.clear()
                     self._attach_again()
             case PeerDown():
                 self._forget_node(message.node)
@@ -179,12 +158,13 @@ class QueueActor(Actor[QueueMessage]):
 
     async def flush(self) -> None:
         """Submit what the batch brought, and hand out what is ready."""
-        if self._incoming:
+        if self._desk.incoming:
             self._submit_incoming()
-        if self._settling:
+        if self._desk.settling:
             self._submit_settled()
-        if self._lead is not None:
-            self._dispatch(self._lead)
+        lead = self._leading()
+        if lead is not None:
+            self._dispatch(lead)
 
     # Into the log
 
@@ -192,7 +172,8 @@ class QueueActor(Actor[QueueMessage]):
         runs: list[PublishRun] = []
         records: list[bytes] = []
         size = 0
-        for run in self._incoming:
+        incoming, self._desk.incoming = self._desk.incoming, []
+        for run in incoming:
             runs.append(run)
             records += run.records
             size += run.size_bytes
@@ -201,14 +182,16 @@ class QueueActor(Actor[QueueMessage]):
                 runs, records, size = [], [], 0
         if runs:
             self._log.submit(machine.enqueue(self.uid, records), partial(_answer, runs))
-        self._incoming = []
 
     def _submit_settled(self) -> None:
-        sequences, self._settling = self._settling, []
+        sequences, self._desk.settling = self._desk.settling, []
+
+        def done(reply: object) -> None:
+            if reply == UNREACHABLE:
+                self._unsettled.extend(sequences)
+
         # No client hears of it; should it be lost with this node, the messages come again.
-        self._log.submit(
-            machine.settle(self.uid, to_ranges(sequences)), _nothing, is_urgent=False
-        )
+        self._log.submit(machine.settle(self.uid, to_ranges(sequences)), done, is_urgent=False)
 
     # The front: what this node's connections ask
 
@@ -216,13 +199,31 @@ class QueueActor(Actor[QueueMessage]):
         if self._gone:
             request.fail(QueueGone())
             return
-        self._requests += 1
-        self._pending[self._requests] = request
-        if isinstance(request, Attach | Get):
-            self._consumers[request.consumer.number] = request.consumer
-        self._send_request(self._requests, request)
+        if isinstance(request, Count | Purge):
+            self._send_request(request)
+            return
+        number = request.consumer.number
+        if isinstance(request, Attach) and request.again:
+            asked = self._pending.pop(self._asked.get(number, 0), None)
+            if isinstance(asked, Attach):
+                asked.held = request.held
+                request, asked = asked, None
+            self._send_request(request)
+            if asked is not None:  # behind it, under a new number: an old answer is void
+                self._send_request(asked)
+            return
+        self._send_request(request)
 
-    def _send_request(self, number: int, request: _LeaderRequest) -> None:
+    def _send_request(self, request: _LeaderRequest) -> None:
+        self._desk.requests = number = self._desk.requests + 1
+        self._pending[number] = request
+        if not isinstance(request, Count | Purge):
+            consumer = request.consumer
+            if isinstance(request, Attach):
+                self._attachments[consumer.number] = number
+            if not (isinstance(request, Attach) and request.again):
+                self._asked[consumer.number] = number
+            self._consumers[consumer.number] = consumer
         match request:
             case Attach():
                 consumer = request.consumer
@@ -256,24 +257,69 @@ class QueueActor(Actor[QueueMessage]):
             self._context.send(leader, self.uid, body)
 
     def _attach_again(self) -> None:
-        """Tell a new leader (or one that lost sight of us) all that it must know."""
+        """Tell a new leader (or one that lost sight of us) all that it must know.
+
+        What is about a consumer follows when its channel has attached it again.
+        """
+        self._attachments.clear()
+        waiting, self._pending = self._pending, {}
+        for number, request in waiting.items():
+            if isinstance(request, Count | Purge):
+                if not request.is_withdrawn:
+                    self._pending[number] = request
+            elif self._asked.get(request.consumer.number) == number:
+                self._pending[number] = request
         if self._log.leader is None:
             return
+        # Whom it still knows of those that are gone since, it must not wait for.
+        self._to_leader("known", list(self._consumers))
         for consumer in self._consumers.values():
             tell(consumer.connection, LeaderChanged(self.uid, consumer))
         for number, request in list(self._pending.items()):
-            self._send_request(number, request)
+            if isinstance(request, Count | Purge):
+                del self._pending[number]
+                self._send_request(request)
+
+    def _forget(self, number: int) -> None:
+        """Forget a consumer with what was asked for it."""
+        self._consumers.pop(number, None)
+        self._attachments.pop(number, None)
+        asked = self._pending.pop(self._asked.pop(number, 0), None)
+        if asked is not None:
+            asked.fail(QueueGone())
+
+    def _recover(self) -> None:
+        """Go on after a crash: whoever is owed something is answered, or asked again."""
+        incoming, self._desk.incoming = self._desk.incoming, []
+        for run in incoming:
+            # Whether it is in the log is not known, so it is not confirmed.
+            run.answer(refused=True)
+        if self._lead is not None:
+            for node in self._context.peers():
+                self._context.send(node, self.uid, ("again",))
+        self._attach_again()
 
     def _answered(self, number: int, kind: str, values: Sequence[object]) -> None:
         request = self._pending.pop(number, None)
+        if request is None:
+            return  # answered by an earlier leader already, or not wanted any more
+        if (
+            not isinstance(request, Count | Purge)
+            and self._asked.get(request.consumer.number) == number
+        ):
+            del self._asked[request.consumer.number]
         match request, kind, values:
-            case None, _, _:
-                return  # answered by an earlier leader already
             case ((Attach() | Cancel()), "ok", _):
                 request.reply(None)
             case Attach(), "exclusive", _:
-                self._consumers.pop(request.consumer.number, None)
+                self._forget(request.consumer.number)
                 request.fail(ExclusiveUse())
+                if request.again:
+                    # Another one was quicker with the new leader.
+                    tell(
+                        request.consumer.connection,
+                        ConsumerCancelled(self.uid, request.consumer),
+                    )
             case Get(), "empty", _:
                 request.reply(None)
             case Get(), "got", (sequence, redelivered, record, ready):
@@ -288,24 +334,34 @@ class QueueActor(Actor[QueueMessage]):
     def _hand_on(
         self,
         number: int,
+        attachment: int,
         sequences: Sequence[int],
         redelivered: Sequence[bool],
         records: Sequence[bytes | memoryview],
     ) -> None:
-        consumer = self._consumers.get(number)
-        if consumer is not None:
-            tell(
-                consumer.connection,
-                Deliver(self.uid, consumer, sequences, redelivered, records),
-            )
+        # By an earlier attachment it is void: the leader learns from the next one what this
+        # consumer holds, and hands the rest out again.
+        if self._attachments.get(number) == attachment:
+            consumer = self._consumers[number]
+            message = Deliver(self.uid, consumer, attachment, sequences, redelivered, records)
+            if not tell(consumer.connection, message):
+                # It has ended in a crash, without a word.
+                self._forget(number)
+                self._to_leader("detach", number)
 
     def _peer_says(self, node: int, body: tuple[object, ...]) -> None:
         match body:
-            case ("deliver", int(number), sequences, redelivered, records):
-                # Deliveries of a leader that has been replaced are void: its successor hands
-                # those messages out again.
+            case ("deliver", int(number), int(attachment), sequences, redelivered, records):
+                self._hand_on(
+                    number,
+                    attachment,
+                    sequences,  # type: ignore[arg-type]
+                    redelivered,  # type: ignore[arg-type]
+                    records,  # type: ignore[arg-type]
+                )
+            case ("again",):
                 if node == self._log.leader:
-                    self._hand_on(number, sequences, redelivered, records)  # type: ignore[arg-type]
+                    self._attach_again()
             case ("reply", int(number), str(kind), *values):
                 self._answered(number, kind, values)
             case _:
@@ -321,16 +377,31 @@ class QueueActor(Actor[QueueMessage]):
             else:
                 request.fail(QueueGone())
         self._pending.clear()
+        self._asked.clear()
+        self._attachments.clear()
         for consumer in self._consumers.values():
-            if consumer.takes_turns:
-                tell(consumer.connection, ConsumerCancelled(self.uid, consumer))
+            tell(consumer.connection, ConsumerCancelled(self.uid, consumer))
         self._consumers.clear()
-        _answer(self._incoming, machine.GONE)
-        self._incoming = []
+        incoming, self._desk.incoming = self._desk.incoming, []
+        _answer(incoming, machine.GONE)
 
     # The leader's side
 
+    def _leading(self) -> Dispatcher | None:
+        """Return the dispatcher if this node leads, by the log's latest word.
+
+        The state may be ahead of the mailbox: with a mark that was applied under the next leader,
+        who does not know of it yet, an earlier one would deliver what that one does, too.
+        """
+        return self._lead if self._reign == self._log.reign else None
+
     def _take_role(self) -> None:
+        reign = self._log.reign
+        if self._lead is not None and self._reign == reign:
+            # The news is older than what the log said when this lead was taken: consumers of
+            # other nodes that attached since must not be forgotten.
+            return
+        self._reign = reign
         self._lead = None
         self._marking = False
         self._after_mark = []
@@ -384,6 +455,7 @@ class QueueActor(Actor[QueueMessage]):
         if node == self._context.node:
             self._hand_on(
                 number,
+                consumer.attachment,
                 [delivery.sequence for delivery in deliveries],
                 [delivery.redelivered for delivery in deliveries],
                 self._records(deliveries),
@@ -400,6 +472,7 @@ class QueueActor(Actor[QueueMessage]):
                     (
                         "deliver",
                         number,
+                        consumer.attachment,
                         [delivery.sequence for delivery in part],
                         [delivery.redelivered for delivery in part],
                         self._records(part),
@@ -423,15 +496,15 @@ class QueueActor(Actor[QueueMessage]):
         If this node does not lead (any more), the other one learns so from the log, and asks
         the new leader.  If it leads but has not applied yet what came before, that waits.
         """
-        lead = self._lead
+        lead = self._leading()
         if lead is None:
             if self._log.leader == self._context.node and not self._gone:
                 self._early.append((node, body))
             return
         match body:
-            case ("written", int(number), int(count), int(size_bytes)):
+            case ("written", int(number), int(attachment), int(count), int(size_bytes)):
                 consumer = lead.consumers.get((node, number))
-                if consumer is not None:
+                if consumer is not None and consumer.attachment == attachment:
                     lead.written(consumer, count, size_bytes)
             case ("release", (list() | tuple()) as sequences):
                 lead.release(sequences)
@@ -456,6 +529,11 @@ class QueueActor(Actor[QueueMessage]):
                 self._attach(lead, (node, number), request, spec, takes_turns=turns)
             case ("get", int(request), int(number), bool(no_ack)):
                 self._get(lead, (node, number), request, no_ack=no_ack)
+            case ("known", (list() | tuple()) as numbers):
+                known = set(numbers)
+                for consumer in [c for c in lead.consumers.values() if c.key[0] == node]:
+                    if consumer.key[1] not in known:
+                        self._remove(lead, consumer)
             case ("count", int(request)):
                 self._reply(node, request, "count", lead.ready, lead.unacked, lead.active)
             case ("purge", int(request)):
@@ -482,7 +560,12 @@ class QueueActor(Actor[QueueMessage]):
             self._reply(key[0], request, "exclusive")
             return
         consumer = Consumer(
-            key, prefetch=prefetch, no_ack=no_ack, exclusive=exclusive, priority=priority
+            key,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            priority=priority,
+            attachment=request,
         )
         lead.add(consumer, takes_turns=takes_turns)
         lead.claim(consumer, held)  # type: ignore[arg-type]
@@ -498,6 +581,12 @@ class QueueActor(Actor[QueueMessage]):
         if holder is None:
             holder = Consumer(key, prefetch=0, no_ack=no_ack, exclusive=False)
             lead.add(holder, takes_turns=False)
+        self._take(lead, holder, request)
+
+    def _take(self, lead: Dispatcher, holder: Consumer, request: int) -> None:
+        key, no_ack = holder.key, holder.no_ack
+        if lead.consumers.get(key) is not holder:
+            return  # its channel has gone, or asks anew, while the mark was moved
         delivery = lead.take(holder)
         if delivery is not None:
             lead.written(holder, 1, delivery.location.size)
@@ -517,7 +606,7 @@ class QueueActor(Actor[QueueMessage]):
             )
         elif lead.ready:
             self._move_mark(lead)
-            self._after_mark.append(lambda: self._get(lead, key, request, no_ack=no_ack))
+            self._after_mark.append(lambda: self._take(lead, holder, request))
         else:
             self._reply(key[0], request, "empty")
 

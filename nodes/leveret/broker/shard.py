@@ -59,9 +59,12 @@ class Shard:
         self._group = group
         self._machine = shard_machine
         self._tell_applied = applied
+        self._role_changed = role_changed
+        self.reign = 0
+        """Grows with each change of the group's role on this node, or of its leader."""
         shard_machine.take_effects()  # of the replay at boot: nobody was there to hear them
         group.on_applied(self._applied)
-        group.on_role(lambda: role_changed(self))
+        group.on_role(self._on_role)
 
     @property
     def leader(self) -> int | None:
@@ -99,6 +102,10 @@ class Shard:
                 # A uid that the local model has not reached yet is a new queue, not an old one.
                 if uid < model.uid_next and model.queue_by_uid(uid) is None:
                     self.drop(uid)
+
+    def _on_role(self) -> None:
+        self.reign += 1
+        self._role_changed(self)
 
     def _applied(self) -> None:
         effects = self._machine.take_effects()

@@ -373,6 +373,7 @@ def _listener_config(config: NodeConfig) -> ListenerConfig:
         connections_max=config.limits.connections,
         unauthenticated_max=config.limits.unauthenticated,
         message_size_max=config.amqp.max_message_size_bytes,
+        in_flight_bytes_max=config.limits.in_flight_bytes,
         backlog=config.amqp.backlog,
     )
 

@@ -65,8 +65,7 @@ class NodeSection:
     cluster_name: str = setting(
         "leveret",
         NAME,
-        "Name of the cluster, which clients see; the same on all its nodes, others are"
-        " refused.",
+        "Name of the cluster, which clients see; the same on all its nodes, others are refused.",
     )
     cluster: tuple[Member, ...] = setting(
         (),
@@ -320,14 +319,6 @@ class LimitsSection:
         minimum=1,
         maximum=1_000_000,
     )
-    unauthenticated_bytes: int = setting(
-        64 * KIB,
-        SIZE,
-        "Bytes that a connection may send before it has logged in.",
-        at_limit="The connection is closed.",
-        minimum=4096,
-        maximum=MIB,
-    )
     refused_login_delay_s: float = setting(
         1.0,
         SECONDS,
@@ -335,29 +326,13 @@ class LimitsSection:
         minimum=0,
         maximum=60,
     )
-    channel_backlog: int = setting(
-        1_024,
-        INTEGER,
-        "Publishes of one channel that wait for their queue.",
-        at_limit="The connection is not read until some are done; nothing is lost.",
-        minimum=1,
-        maximum=1_000_000,
-    )
     in_flight_bytes: int = setting(
-        16 * MIB,
+        8 * MIB,
         SIZE,
         "Bytes of one connection's publishes that are not yet confirmed by the log.",
         at_limit="The connection is not read until some are done; nothing is lost.",
         minimum=64 * KIB,
         maximum=GIB,
-    )
-    consumer_window: int = setting(
-        2_000,
-        INTEGER,
-        "Messages sent ahead to a consumer that set no prefetch and acknowledges by hand.",
-        at_limit="The next message waits for an acknowledgement of the client.",
-        minimum=1,
-        maximum=65535,
     )
 
 

@@ -1,0 +1,71 @@
+"""What a queue's actor needs of its node: a log, the other nodes, and a desk that outlives it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from .messages import LocalConsumer, PublishRun
+    from .queue_state import QueueState
+
+UNREACHABLE: Final = "unreachable"
+"""Reply of a log: the one node that could apply the command is gone."""
+
+
+class QueueLog(Protocol):
+    """Where a queue's commands go: a replicated shard, or the home node of a transient queue."""
+
+    @property
+    def leader(self) -> int | None:
+        """The node that serves the queue, if known."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether that is this node, and it has applied all that came before."""
+
+    @property
+    def reign(self) -> int:
+        """A number that grows whenever the leader, or what `is_leader` says, may have changed."""
+
+    def submit(
+        self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
+    ) -> None:
+        """Have `command` applied once, in order of submission; `done` gets the reply.
+
+        is_urgent: False if nobody waits for it, so that it may go with what comes later.
+        """
+
+    def state(self, uid: int) -> QueueState | None:
+        """Return this node's copy of the queue's state; None before its first message."""
+
+    def read(self, entry: int) -> memoryview:
+        """Return the bytes of log entry `entry`, which holds a live message."""
+
+
+class QueueContext(Protocol):
+    """What the actor needs of its node."""
+
+    node: int
+
+    def peers(self) -> Collection[int]:
+        """Return the nodes whose links are there."""
+
+    def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
+        """Tell the same queue's actor on another node; False when the link is down."""
+
+    def last_consumer_gone(self, uid: int, done: Callable[[object], None]) -> None:
+        """Delete the queue, which is auto-delete and had consumers; then call `done`."""
+
+
+class Desk:
+    """What a queue's actor on one node must not lose in a crash: to whom it owes something."""
+
+    def __init__(self) -> None:
+        self.incoming: list[PublishRun] = []
+        self.settling: list[int] = []
+        self.consumers: dict[int, LocalConsumer] = {}
+        self.requests = 0
+        """The number of the last request to the leader."""
+        self.was_open = False
