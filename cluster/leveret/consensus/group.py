@@ -39,7 +39,7 @@ from leveret.consensus.messages import (
     VoteRequest,
 )
 from leveret.consensus.pysyncobj import PySyncObjEngine
-from leveret.consensus.sessions import GATHER_BYTES, Admission, Done, Intake, Outbox, SessionTable
+from leveret.consensus.sessions import GATHER_BYTES, GATHER_FROM, Admission, Done, Intake, Outbox, SessionTable
 from leveret.storage import GroupLog, Snapshot
 from leveret.transport import NodeId
 
@@ -503,7 +503,7 @@ class Group(Actor[GroupMessage]):
         while intake.size_bytes and engine.is_ready and engine.transferring_to is None:
             if self._in_flight >= self._config.entries_in_flight_max:
                 break
-            if self._in_flight and intake.size_bytes < GATHER_BYTES:
+            if self._in_flight >= GATHER_FROM and intake.size_bytes < GATHER_BYTES:
                 break
             batches = intake.take()
             # Never less than an earlier stamp, on whichever node that one was given.

@@ -36,6 +36,9 @@ BATCHES_IN_FLIGHT_MAX = 8
 """Batches of one node sent and not yet applied; with the size of a batch it bounds what a leader
 holds for each node."""
 
+GATHER_FROM = 3
+"""Batches, or entries, under way from which on the next one waits until it is worth its while."""
+
 GATHER_BYTES = 64 * 1024
 """While a batch is in flight, wait until so much has come before sending the next: an fsync takes
 milliseconds, and a batch costs every member the same whether it is full or not."""
@@ -223,7 +226,7 @@ class Outbox:
             return False
         if self._open_bytes >= GATHER_BYTES:
             return True
-        return self._is_urgent and not self._pending
+        return self._is_urgent and len(self._pending) < GATHER_FROM
 
     def _seal(self) -> None:
         commands: list[bytes] = []
