@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import Broker
+from tests.support import nodes
 from tests.support.programs import Program
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -21,6 +22,27 @@ EXCHANGES = ("logs", "logs.direct", "logs.topic")
 READY = "waiting for messages"
 
 Run = Callable[..., Program]
+
+
+@pytest.fixture(scope="module", params=["one-node", "three-nodes"])
+def broker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Broker]:
+    """The tutorials' broker: the one that runs already, else a node, and then a cluster."""
+    running = os.environ.get("LEVERET_TEST_URL")
+    if running:
+        if request.param != "one-node":
+            pytest.skip("LEVERET_TEST_URL names the broker")
+        yield Broker([url.strip() for url in running.split(",")])
+        return
+    folder = tmp_path_factory.mktemp("tutorials")
+    process = nodes.node(folder) if request.param == "one-node" else nodes.local_cluster(folder)
+    process.start()
+    try:
+        # The last node: most queues are led by another one.
+        yield Broker(process.urls[::-1])
+    finally:
+        process.stop()
 
 
 def forget_examples(broker: Broker) -> None:
