@@ -39,7 +39,15 @@ from leveret.consensus.messages import (
     VoteRequest,
 )
 from leveret.consensus.pysyncobj import PySyncObjEngine
-from leveret.consensus.sessions import GATHER_BYTES, GATHER_FROM, Admission, Done, Intake, Outbox, SessionTable
+from leveret.consensus.sessions import (
+    GATHER_BYTES,
+    GATHER_FROM,
+    Admission,
+    Done,
+    Intake,
+    Outbox,
+    SessionTable,
+)
 from leveret.storage import GroupLog, Snapshot
 from leveret.transport import NodeId
 
@@ -274,6 +282,11 @@ class Group(Actor[GroupMessage]):
     def on_applied(self, listener: Callable[[], None]) -> None:
         """Call `listener` once after a batch of entries was applied."""
         self._applied_listeners.append(listener)
+
+    @property
+    def snapshot_index(self) -> int:
+        """The last entry that a saved snapshot covers; 0 without one."""
+        return self._snapshot_index
 
     def transfer(self, node: NodeId) -> bool:
         """Begin to hand leadership over; False if this node does not lead or the other is down."""

@@ -88,6 +88,8 @@ class Replicas:
         self._peers = peers
         self._config = config or ReplicasConfig()
         self._asked_s: dict[int, float] = {}
+        self._snapshotting = trio.Lock()
+        """One at a time: two of one group at the same index would write the same file."""
         self.groups: tuple[Group, ...] = tuple(
             Group(
                 number,
@@ -188,7 +190,20 @@ class Replicas:
                 if group.is_snapshot_due():
                     await self._take_snapshot(group)
 
+    async def save_snapshots(self) -> None:
+        """Save a snapshot of each group that applied anything since its last one, due or not.
+
+        For a disk that is low: the log before a snapshot can go.
+        """
+        for group in self.groups:
+            if group.applied_index != group.snapshot_index:
+                await self._take_snapshot(group)
+
     async def _take_snapshot(self, group: Group) -> None:
+        async with self._snapshotting:
+            await self._save_snapshot(group)
+
+    async def _save_snapshot(self, group: Group) -> None:
         taken = group.take_snapshot()
         if taken is None:
             return

@@ -159,13 +159,12 @@ async def _run(
     )
     catalog_machine = CatalogMachine()
     shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
-    snapshots = Snapshots(disk)
     replicas = Replicas(
         node=node,
         members=sorted(members),
         boot=boot,
         journal=journal,
-        snapshots=snapshots,
+        snapshots=Snapshots(disk),
         machines=[catalog_machine, *shard_machines],
         peers=peers,
         wall_clock_ms=_wall_clock_ms,
@@ -211,13 +210,7 @@ async def _run(
             ground.start_soon(alarms.run)
             await ground.start(replicas.run)
             ground.start_soon(
-                partial(
-                    give_space_back,
-                    journal,
-                    replicas.groups,
-                    snapshots,
-                    is_low=lambda: alarms.is_low,
-                )
+                partial(give_space_back, journal, replicas, is_low=lambda: alarms.is_low)
             )
             if await _register(stop, config, catalog, boot):
                 _tune_garbage_collection()

@@ -15,10 +15,10 @@ import trio
 from leveret.storage import reclaim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from leveret.consensus import Group
-    from leveret.storage import Journal, Snapshots
+    from leveret.consensus import Replicas
+    from leveret.storage import Journal
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,7 @@ SNAPSHOTS_S: Final = 5.0
 
 async def give_space_back(
     journal: Journal,
-    groups: Sequence[Group],
-    snapshots: Snapshots,
+    replicas: Replicas,
     *,
     is_low: Callable[[], bool],
 ) -> None:
@@ -49,25 +48,8 @@ async def give_space_back(
         await trio.sleep(LOW_S if is_low() else RECLAIM_S)
         if is_low() and trio.current_time() >= next_snapshots_s:
             next_snapshots_s = trio.current_time() + SNAPSHOTS_S
-            for group in groups:
-                await _save_snapshot(group, snapshots)
+            await replicas.save_snapshots()
         if journal.sealed:
             reclaimed = await reclaim(journal)
             if reclaimed.dropped:
                 log.info("journal reclaimed", extra={"segments": len(reclaimed.dropped)})
-
-
-async def _save_snapshot(group: Group, snapshots: Snapshots) -> None:
-    """Save a snapshot of a group that applied anything since its last one."""
-    if group.applied_index == group.status().snapshot_index:
-        return
-    taken = group.take_snapshot()
-    if taken is None:
-        return
-    mark, state = taken
-    try:
-        await snapshots.save(group.number, mark.index, mark.term, mark.previous_term, state)
-    except OSError as error:
-        log.warning("snapshot not saved", extra={"group": group.number, "reason": str(error)})
-    else:
-        group.snapshot_saved(mark)
