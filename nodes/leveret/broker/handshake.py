@@ -45,7 +45,6 @@ CAPABILITIES: Final[dict[str, Value]] = {
     "consumer_priorities": True,
     "authentication_failure_close": True,
     "per_consumer_qos": True,
-    "direct_reply_to": True,
 }
 
 M = TypeVar("M", bound="Method")
