@@ -15,6 +15,7 @@ from leveret.consensus.sessions import (
     BATCH_BYTES_MAX,
     BATCHES_IN_FLIGHT_MAX,
     GATHER_BYTES,
+    GATHER_FROM,
     Admission,
     Intake,
     Outbox,
@@ -170,16 +171,31 @@ def test_an_intake_tells_a_gap_from_a_repeat() -> None:
     assert (1, 3) == intake.next(ONE, table)
 
 
-def test_commands_gather_while_a_batch_is_in_flight() -> None:
+def test_commands_gather_while_batches_are_in_flight() -> None:
     outbox = Outbox(ONE, 1)
-    outbox.add(b"a", lambda _: None)
-    assert 1 == len(outbox.to_send(0.0))
+    for _ in range(GATHER_FROM):
+        outbox.add(b"a", lambda _: None)
+        assert 1 == len(outbox.to_send(0.0))
     for _ in range(10):
         outbox.add(b"b", lambda _: None)
 
     assert [] == outbox.to_send(0.0)
     outbox.applied(1, 0.0)
     assert [10] == [sent.commands for sent in outbox.to_send(0.0)]
+
+
+def test_a_command_that_is_not_urgent_waits_for_company() -> None:
+    outbox = Outbox(ONE, 1)
+    outbox.add(b"lazy", lambda _: None, is_urgent=False)
+    assert [] == outbox.to_send(0.0)
+
+    outbox.add(b"urgent", lambda _: None)
+    assert [2] == [sent.commands for sent in outbox.to_send(0.0)]
+
+    outbox.add(b"lazy", lambda _: None, is_urgent=False)
+    assert [] == outbox.to_send(0.0)
+    outbox.hurry()
+    assert [1] == [sent.commands for sent in outbox.to_send(0.0)]
 
 
 def test_what_is_in_flight_is_bounded() -> None:

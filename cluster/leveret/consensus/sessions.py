@@ -187,10 +187,9 @@ class Outbox:
         self._open_bytes += size
         self.pending_bytes += size
 
-    def hurry(self) -> bool:
-        """Let what waits for company go now; whether there is any."""
+    def hurry(self) -> None:
+        """Let what waits for company go now."""
         self._is_urgent = bool(self._open)
-        return self._is_urgent
 
     @property
     def may_send(self) -> bool:
