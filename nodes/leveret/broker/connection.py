@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from leveret.catalog import Catalog
     from leveret.catalog.model import Queue
 
-    from .access import Access
+    from .access import Access, ResourceKind, Right
     from .directory import Directory
     from .flow import Flow
 
@@ -290,6 +290,17 @@ class ConnectionActor(Actor[object]):
         channel.operation = trio.CancelScope()
         self._operations.start_soon(self._operate, channel, channel.operation, operation)
 
+    def check(self, kind: ResourceKind, name: str, right: Right) -> None:
+        """Let the user do something with a queue or exchange.
+
+        Raises:
+            AmqpError: 403, its permissions do not allow it.
+        """
+        try:
+            self.services.access.check(self.user, self.vhost, kind, name, right)
+        except ResourceRefused as error:
+            raise errors.access_refused(str(error)) from None
+
     def publish_actor(self, exchange: str) -> Ref[PublishRun] | None:
         """Return the actor to publish to, or None if this node knows no such exchange.
 
@@ -299,10 +310,7 @@ class ConnectionActor(Actor[object]):
         known = self.services.catalog.model.exchange(self.vhost, exchange)
         if known is None:
             return None
-        try:
-            self.services.access.check(self.user, self.vhost, "exchange", exchange, "write")
-        except ResourceRefused as error:
-            raise errors.access_refused(str(error)) from None
+        self.check("exchange", exchange, "write")
         if known.internal:
             message = f"cannot publish to internal exchange '{exchange}' in vhost '{self.vhost}'"
             raise errors.access_refused(message)

@@ -433,10 +433,6 @@ class Deleted:
     """To the queue: it was deleted from the catalog."""
 
 
-class Rebound:
-    """To the exchange: its bindings, or those of one behind it, changed."""
-
-
 QueueMessage = (
     PublishRun
     | Attach
@@ -456,7 +452,6 @@ QueueMessage = (
     | PeerDown
     | Deleted
 )
-ExchangeMessage = PublishRun | Rebound
 ConnectionMessage = object
 """A connection takes runs that come home, `Returned`, `Deliver`, `LeaderChanged`,
 `ConsumerCancelled`, and what its own edges tell it (see `connection`)."""

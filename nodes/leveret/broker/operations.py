@@ -30,7 +30,6 @@ from leveret.catalog.commands import (
 from leveret.catalog.model import Binding, Entity, Exchange, Queue
 
 from . import arguments
-from .access import ResourceRefused
 from .channel_entries import ConsumerEntry
 from .messages import (
     Adjust,
@@ -579,11 +578,7 @@ def _queue_name(channel: Channel, name: str) -> str:
 
 
 def _check(channel: Channel, kind: ResourceKind, name: str, right: Right) -> None:
-    connection = channel.connection
-    try:
-        connection.services.access.check(connection.user, connection.vhost, kind, name, right)
-    except ResourceRefused as error:
-        raise errors.access_refused(str(error)) from None
+    channel.connection.check(kind, name, right)
 
 
 def _check_not_default(name: str) -> None:
