@@ -57,6 +57,7 @@ async def run_node(
             cluster="bench",
             node=node,
             name=f"n{node}",
+            incarnation=1,
             boot=1,
             software="bench",
             instance=b"%d" % node,

@@ -37,7 +37,13 @@ CASES = (
 def make(node: int, members: dict[NodeId, Address], tls: TlsFiles | None) -> Peers:
     return Peers(
         Identity(
-            cluster="bench", node=NodeId(node), name=str(node), boot=1, software="x", instance=b"x"
+            cluster="bench",
+            node=NodeId(node),
+            name=str(node),
+            incarnation=1,
+            boot=1,
+            software="x",
+            instance=b"x",
         ),
         ClusterCredentials("bench", TOKEN, tls),
         listen=Address("127.0.0.1", 0),

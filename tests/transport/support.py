@@ -25,12 +25,19 @@ MEMBERS = {ONE: ANYWHERE, TWO: ANYWHERE, THREE: ANYWHERE}
 
 
 def identity(
-    node: int, *, name: str = "", cluster: str = "hares", boot: int = 1, instance: bytes = b"i"
+    node: int,
+    *,
+    name: str = "",
+    cluster: str = "hares",
+    incarnation: int = 1,
+    boot: int = 1,
+    instance: bytes = b"i",
 ) -> Identity:
     return Identity(
         cluster=cluster,
         node=NodeId(node),
         name=name or f"node-{node}",
+        incarnation=incarnation,
         boot=boot,
         software="leveret test",
         instance=instance,

@@ -72,11 +72,16 @@ def wires(
     )
 
 
+def anyone(_: Hello) -> None:
+    """Accept whoever answers."""
+
+
 async def meet(
     dialler: Party,
     acceptor: Party,
     *,
     expected: NodeId = ONE,
+    check: Callable[[Hello], None] = anyone,
     certified: tuple[tuple[str, NodeId], tuple[str, NodeId]] | None = None,
 ) -> tuple[object, object]:
     """Return how the handshake ended for dialler and acceptor: a Hello, or (by_peer, reason)."""
@@ -100,14 +105,18 @@ async def meet(
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                end, "dial", near, lambda: dialler.dial(near, expected=expected, number=3)
+                end,
+                "dial",
+                near,
+                lambda: dialler.dial(near, expected=expected, number=3, check=check),
             )
             nursery.start_soon(end, "accept", far, accept)
     return ends["dial"], ends["accept"]
 
 
 async def test_both_sides_learn_who_the_other_is() -> None:
-    one, two = identity(1, boot=4), identity(2, boot=9, name="zwei")
+    one = identity(1, boot=4, incarnation=1 << 40)
+    two = identity(2, boot=9, name="zwei", incarnation=3)
 
     dialled, accepted = await meet(party(two), party(one))
 
@@ -144,6 +153,15 @@ async def test_the_dialler_refuses_another_node_than_it_dialled() -> None:
     assert (True, "node 2 answers where node 1 should") == accepted
 
 
+async def test_what_the_dialler_does_not_accept_is_refused_before_the_link_is_made() -> None:
+    def nobody(hello: Hello) -> None:
+        raise Refused(f"not node {hello.identity.node}")
+
+    dialled, accepted = await meet(party(identity(2)), party(identity(1)), check=nobody)
+
+    assert ((False, "not node 1"), (True, "not node 1")) == (dialled, accepted)
+
+
 @pytest.mark.parametrize(
     "stranger", [("hares", NodeId(3)), ("rabbits", NodeId(2))], ids=["node", "cluster"]
 )
@@ -169,7 +187,7 @@ async def test_a_proof_that_is_reflected_is_refused() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reflect)
         with pytest.raises(Refused, match="tokens of the two nodes differ"):
-            await party(identity(2)).dial(near, expected=ONE, number=1)
+            await party(identity(2)).dial(near, expected=ONE, number=1, check=anyone)
 
 
 async def test_the_token_never_crosses_the_wire() -> None:
@@ -189,7 +207,7 @@ async def test_the_token_never_crosses_the_wire() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(party(identity(1)).accept, far)
         with trio.move_on_after(0.1):
-            await party(identity(2)).dial(near, expected=ONE, number=1)
+            await party(identity(2)).dial(near, expected=ONE, number=1, check=anyone)
         nursery.cancel_scope.cancel()
 
     assert len(seen) > 300
@@ -216,6 +234,8 @@ def hello_payload(**changes: object) -> dict[str, object]:
         (hello_payload(name=""), "name is malformed"),
         (hello_payload(name="a\nERROR forged"), "name is malformed"),
         (hello_payload(name="x" * 256), "name is malformed"),
+        (hello_payload(incarnation=-1), "incarnation is malformed"),
+        (hello_payload(incarnation=1 << 63), "incarnation is malformed"),
         (hello_payload(boot=-1), "boot is malformed"),
         (hello_payload(nonce=b"short"), "nonce is malformed"),
         (hello_payload(instance=None), "instance is malformed"),
@@ -255,7 +275,7 @@ async def test_a_refusal_cannot_forge_lines_of_the_log() -> None:
     await far.write_frame("#refused", "no\n2026 ERROR all is lost" + "x" * 500)
 
     with pytest.raises(Refused, match=r"^no\?2026 ERROR all is lostx{175}$") as caught:
-        await party(identity(2)).dial(near, expected=ONE, number=1)
+        await party(identity(2)).dial(near, expected=ONE, number=1, check=anyone)
 
     assert caught.value.by_peer
 
@@ -270,7 +290,7 @@ async def test_what_follows_the_welcome_is_left_to_the_link() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(accept)
-        await party(identity(2)).dial(near, expected=ONE, number=1)
+        await party(identity(2)).dial(near, expected=ONE, number=1, check=anyone)
 
     assert b"later" == await near.receive(100)
 

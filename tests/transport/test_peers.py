@@ -200,6 +200,88 @@ async def test_a_restarted_node_replaces_its_former_self() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_newer_incarnation_replaces_the_link_whatever_its_boots() -> None:
+    async with trio.open_nursery() as nursery:
+        first = Node(identity(1, incarnation=5))
+        address = await start(nursery, first)
+        members = {ONE: address}
+        second = Node(identity(2, incarnation=7, boot=100), members=members)
+        await start(nursery, second)
+        await second.heard("up", ONE)
+        assert 7 == first.peers.incarnation(TWO)
+        assert 5 == second.peers.incarnation(ONE)
+        assert 0 == first.peers.incarnation(THREE)
+
+        reborn = Node(identity(2, incarnation=8, boot=1, instance=b"new"), members=members)
+        await start(nursery, reborn)
+        await first.heard("up", TWO, times=2)
+
+        assert [("up", TWO), ("down", TWO), ("up", TWO)] == first.events
+        assert 8 == first.peers.incarnation(TWO)
+        reborn.scope.cancel()
+        second.scope.cancel()
+        await first.heard("down", TWO, times=2)
+        assert 0 == first.peers.incarnation(TWO)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("old_dials", [True, False], ids=["dialler", "acceptor"])
+async def test_an_older_incarnation_is_refused_and_both_sides_say_why(
+    caplog: pytest.LogCaptureFixture, *, old_dials: bool
+) -> None:
+    old = identity(2 if old_dials else 1, incarnation=7, boot=100)
+    other = identity(1 if old_dials else 2)
+    known = {old.node: ANYWHERE}
+    async with trio.open_nursery() as nursery:
+        first, second = (Node(other, members=known), Node(old))
+        if not old_dials:
+            first, second = second, first
+        second.peers.add_peer(ONE, await start(nursery, first))
+        witness = first if old_dials else second
+        await start(nursery, second)
+        await witness.heard("up", old.node)
+        # The catalog says that the node has a newer folder: its link breaks and is not made anew.
+        witness.peers.add_peer(
+            old.node, second.address if old_dials else first.address, incarnation=8
+        )
+        await witness.heard("down", old.node)
+        with trio.fail_after(30):
+            while sum(r.message == "no link" for r in caplog.records) < 2:
+                await trio.lowlevel.checkpoint()
+        assert [("up", old.node), ("down", old.node)] == witness.events
+        nursery.cancel_scope.cancel()
+
+    why = f"the data folder of node {old.node} was replaced by a newer one; start the node with the"
+    why += " newer folder, or with an empty one"
+    assert {f"refused by this node: {why}", f"refused by the other node: {why}"} == {
+        reason(r) for r in caplog.records if r.message == "no link"
+    }
+
+
+async def test_the_newest_incarnation_is_remembered_while_its_node_is_down(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        first = Node(identity(1))
+        members = {ONE: await start(nursery, first)}
+        newer = Node(identity(2, incarnation=8), members=members)
+        await start(nursery, newer)
+        await first.heard("up", TWO)
+        newer.scope.cancel()
+        await first.heard("down", TWO)
+        older = Node(identity(2, incarnation=7), members=members)
+        await start(nursery, older)
+        with trio.fail_after(30):
+            while not any("was replaced by a newer one" in reason(r) for r in caplog.records):
+                await trio.lowlevel.checkpoint()
+        assert [("up", TWO), ("down", TWO)] == first.events
+
+        first.peers.remove_peer(TWO)  # with everything that belongs to it
+        first.peers.add_peer(TWO, ANYWHERE)
+        await first.heard("up", TWO, times=2)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_name_can_be_had_only_once(caplog: pytest.LogCaptureFixture) -> None:
     async with trio.open_nursery() as nursery:
         first, _ = await pair(nursery)

@@ -73,6 +73,7 @@ class Hello:
             "cluster": me.cluster,
             "node": int(me.node),
             "name": me.name,
+            "incarnation": me.incarnation,
             "boot": me.boot,
             "software": me.software,
             "instance": me.instance,
@@ -106,6 +107,7 @@ class Hello:
             cluster=_text(payload, "cluster"),
             node=NodeId(node),
             name=_text(payload, "name"),
+            incarnation=_integer(payload, "incarnation"),
             boot=_integer(payload, "boot"),
             software=_text(payload, "software"),
             instance=instance,
@@ -122,8 +124,13 @@ class Party:
     make_nonce: Callable[[int], bytes]
     hello_max_bytes: int
 
-    async def dial(self, wire: Wire, *, expected: NodeId, number: int) -> Hello:
+    async def dial(
+        self, wire: Wire, *, expected: NodeId, number: int, check: Callable[[Hello], None]
+    ) -> Hello:
         """Speak as the dialler; return the acceptor's hello when it has proved and accepted.
+
+        `check(hello)` raises Refused for what this node does not accept; it is asked before the
+        acceptor takes the link for made, so that the acceptor does not report one in vain.
 
         Raises:
             Refused: one side does not accept the other.
@@ -133,6 +140,7 @@ class Party:
         theirs, their_body = await self._read_hello(wire)
         if theirs.identity.node != expected:
             raise Refused(f"node {theirs.identity.node} answers where node {expected} should")
+        check(theirs)
         await _say(wire, PROOF, self._proof("dialler", my_body, their_body))
         answer, _ = await self._read(wire, WELCOME)
         self._check_proof(answer, self._proof("acceptor", my_body, their_body))

@@ -28,6 +28,9 @@ class Identity:
     cluster: str
     node: NodeId
     name: str
+    incarnation: int
+    """The life of the data folder: its making in ms since 1970, greater than of any earlier folder
+    of this node. A node that lost its disk comes back with a higher one."""
     boot: int
     """Counts the starts of this node; the newer of two processes has the higher."""
     software: str
@@ -38,4 +41,5 @@ class Identity:
     def __post_init__(self) -> None:
         assert 1 <= self.node < 65536
         assert 1 <= len(self.name.encode()) <= 255
+        assert 0 <= self.incarnation < 2**63
         assert 0 <= self.boot < 2**63

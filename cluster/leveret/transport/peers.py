@@ -80,6 +80,7 @@ class Peers:
         self._up_listeners: list[Callable[[NodeId], None]] = []
         self._down_listeners: list[Callable[[NodeId], None]] = []
         self._links: dict[NodeId, Link] = {}
+        self._incarnations: dict[NodeId, int] = {}  # the newest known of each member
         self._dials: dict[NodeId, trio.CancelScope] = {}  # a node is here while it has a dial task
         self._dial_count = 0
         self._strangers = 0
@@ -117,11 +118,28 @@ class Peers:
         link = self._links.get(node)
         return link is not None and link.queued_bytes > self._config.queue_congested_bytes
 
-    def add_peer(self, node: NodeId, address: Address) -> None:
-        """Let `node` be a member from now on, or give a member another address."""
+    def incarnation(self, node: NodeId) -> int:
+        """Return the incarnation of `node` at the other end of the link that is up; 0 if none is.
+
+        It is that of the link whose `on_up` was called last, from before that call on.
+        """
+        link = self._links.get(node)
+        return 0 if link is None else link.hello.identity.incarnation
+
+    def add_peer(self, node: NodeId, address: Address, *, incarnation: int = 0) -> None:
+        """Let `node` be a member from now on, or give a member another address.
+
+        A link that is up stays until it breaks; the new address is dialled then. Links of an
+        older incarnation than the given are refused from now on, and one that is up is broken.
+        """
         if node == self._me.node:
             return
         self._members[node] = address
+        if incarnation > self._incarnations.get(node, 0):
+            self._incarnations[node] = incarnation
+            link = self._links.get(node)
+            if link is not None and link.hello.identity.incarnation < incarnation:
+                link.fail("its data folder was replaced by a newer one")
         if self._nursery is not None and node < self._me.node and node not in self._dials:
             self._dials[node] = trio.CancelScope()
             self._nursery.start_soon(self._dial_forever, node)
@@ -129,6 +147,7 @@ class Peers:
     def remove_peer(self, node: NodeId) -> None:
         """Let `node` be no member any more; its link goes down and no new one is accepted."""
         self._members.pop(node, None)
+        self._incarnations.pop(node, None)
         if (link := self._links.get(node)) is not None:
             link.fail("it is no longer a member")
         if (scope := self._dials.get(node)) is not None:
@@ -205,8 +224,8 @@ class Peers:
         number = self._dial_count
 
         async def speak(wire: Wire) -> Link:
-            hello = await self._party.dial(wire, expected=node, number=number)
-            self._check(hello)
+            hello = await self._party.dial(wire, expected=node, number=number, check=self._check)
+            self._check(hello)  # what is known may have changed during the proofs
             return Link(wire, hello, self._handlers, self._config)
 
         return await self._meet(socket, self._client_tls, speak, notice=notice, about=str(address))
@@ -257,6 +276,8 @@ class Peers:
         if old is None or old.failure is not None:
             return
         known = old.hello.identity
+        if they.incarnation > known.incarnation:
+            return
         if they.boot < known.boot or (they.boot == known.boot and they.instance != known.instance):
             raise Refused(
                 f"another process is linked as node {they.node} already; each node needs its own"
@@ -313,10 +334,15 @@ class Peers:
         return wire
 
     def _check(self, hello: Hello) -> None:
-        """Raise Refused if the node is no member or has the name of another one."""
+        """Raise Refused if the node is no member, was replaced, or has the name of another one."""
         they = hello.identity
         if they.node not in self._members:
             raise Refused(f"node {they.node} is not a member, as node {self._me.node} knows")
+        if they.incarnation < self._incarnations.get(they.node, 0):
+            raise Refused(
+                f"the data folder of node {they.node} was replaced by a newer one; start the node"
+                " with the newer folder, or with an empty one"
+            )
         for node, link in self._links.items():
             if node != they.node and link.hello.identity.name == they.name:
                 raise Refused(f"nodes {they.node} and {node} have the same name {they.name!r}")
@@ -327,12 +353,19 @@ class Peers:
             old.fail("a newer connection replaces it")
             self._report_down(old)
         self._links[node] = link
+        self._incarnations[node] = they.incarnation  # `_check` has seen that it is not older
         self.up |= {node}
         self._notices.forget(f"dial {node}")
         self._notices.forget(f"accept {link.remote.host}")
         log.info(
             "link up",
-            extra={"peer": node, "peer_name": they.name, "boot": they.boot, "with": they.software},
+            extra={
+                "peer": node,
+                "peer_name": they.name,
+                "incarnation": they.incarnation,
+                "boot": they.boot,
+                "with": they.software,
+            },
         )
         for listener in self._up_listeners:
             listener(node)

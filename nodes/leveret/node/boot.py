@@ -325,6 +325,7 @@ def _identity(config: NodeConfig, boot: int) -> Identity:
         cluster=config.node.cluster_name,
         node=NodeId(config.node.id),
         name=config.node.name,
+        incarnation=0,
         boot=boot,
         software=f"leveret {version()}",
         instance=secrets.token_bytes(16),
