@@ -24,7 +24,10 @@ EVERY_COMMAND: list[c.AnyCommand] = [
     c.Unbind("v", "x", "exchange", "y", "é", b""),
     c.DeclareQueue("v", "q", True, True, True, b"", 1, 2, 3),
     c.DeleteQueue("v", "q", 2**40),
-    c.RegisterNode(3, "n3", ("amqp://h:1", "peer://h:2"), 5),
+    c.RegisterNode(3, "n3", ("amqp://h:1", "amqps://h:2"), 5, "h:3", 6),
+    c.AdmitNode(0, "n4", "h:3", 2**41),
+    c.RemoveNode(3),
+    c.LoseNode(3, 5),
 ]
 
 
@@ -35,7 +38,13 @@ def test_every_command_survives_its_encoding() -> None:
 def test_op_codes_are_frozen() -> None:
     codes = [msgspec.msgpack.decode(c.encode(command)[1:])[0] for command in EVERY_COMMAND]
 
-    assert codes == list(range(1, 15))
+    assert codes == list(range(1, 18))
+
+
+def test_a_registration_of_the_first_release_has_no_incarnation() -> None:
+    first_release = b"\x01" + msgspec.msgpack.encode((14, 3, "n3", (), 5))
+
+    assert c.decode(first_release) == c.RegisterNode(3, "n3", (), 5, peer="", incarnation=0)
 
 
 def test_a_command_of_a_later_version_is_refused_as_such() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import msgspec
 import pytest
 
 from leveret.catalog import commands as c
 from leveret.catalog.machine import CatalogMachine
-from leveret.catalog.model import Binding, Entity, Exchange, PasswordHash, Queue
+from leveret.catalog.model import Binding, Entity, Exchange, Node, PasswordHash, Queue
 
 E = TypeVar("E", bound=Entity)
 NO_ARGUMENTS = b"\0\0\0\0"
@@ -424,6 +425,21 @@ def test_a_restored_machine_tells_only_that_it_was_restored(machine: CatalogMach
 def test_a_snapshot_of_another_version_is_refused(machine: CatalogMachine) -> None:
     with pytest.raises(ValueError, match="unknown version"):
         machine.restore(b"\xff" + machine.snapshot()[1:])
+
+
+def test_a_snapshot_of_the_first_version_is_read_with_its_nodes_numbers_as_used(
+    machine: CatalogMachine,
+) -> None:
+    do(machine, c.RegisterNode(3, "n3", (), 1))
+    state = msgspec.msgpack.decode(machine.snapshot()[1:])
+    nodes = [node[:4] for node in state[2]]
+    first_version = b"\x01" + msgspec.msgpack.encode([*state[:2], nodes, *state[3:9]])
+    restored = CatalogMachine()
+
+    restored.restore(first_version)
+
+    assert restored.model.node(3) == Node(3, "n3", (), 1, peer="", incarnation=0)
+    assert (restored.model.node_next, restored.model.removed_nodes) == (4, ())
 
 
 def test_the_indexes_keep_nothing_of_what_was_unbound(machine: CatalogMachine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from leveret.catalog.model import (
     PREDECLARED_NAMES,
     Binding,
     Exchange,
+    Node,
     PasswordHash,
     Queue,
 )
@@ -22,14 +24,16 @@ VHOSTS = st.sampled_from(["/", "v"])
 EXCHANGES = st.sampled_from(["a", "b", "c", "amq.fanout", ""])
 QUEUES = st.sampled_from(["q", "r", "s"])
 USERS = st.sampled_from(["guest", "bob"])
-NODES = st.sampled_from([1, 2])
+NODES = st.sampled_from([1, 1, 2, 2, 3])
+NODE_NAMES = st.sampled_from(["n1", "n2", "n3"])
+INCARNATIONS = st.sampled_from([0, 0, 0, 1, 2])
 BOOTS = st.sampled_from([1, 1, 1, 1, 2, 3])
 BOOLS = st.booleans()
 KEYS = st.sampled_from(["", "k"])
 NONE = st.just(b"")
 FOUND = (
     c.Bootstrap("lab", 2, "guest", PasswordHash("sha256", b"s", b"h")),
-    c.RegisterNode(1, "n", (), 1),
+    c.RegisterNode(1, "n1", (), 1),
 )
 
 COMMANDS: st.SearchStrategy[c.AnyCommand] = st.one_of(
@@ -49,9 +53,21 @@ COMMANDS: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.Unbind, VHOSTS, EXCHANGES, st.just("queue"), QUEUES, KEYS, NONE),
     st.builds(c.DeclareQueue, VHOSTS, QUEUES, BOOLS, BOOLS, BOOLS, NONE, NODES, BOOTS, st.just(5)),
     st.builds(c.DeleteQueue, VHOSTS, QUEUES, st.integers(1, 4)),
-    st.builds(c.RegisterNode, NODES, st.just("n"), st.just(()), BOOTS),
+    st.builds(c.RegisterNode, NODES, NODE_NAMES, st.just(()), BOOTS, st.just("p"), INCARNATIONS),
+    st.builds(c.AdmitNode, st.sampled_from([0, 1, 2]), NODE_NAMES, st.just("p"), st.integers(1, 2)),
+    st.builds(c.RemoveNode, NODES),
+    st.builds(c.LoseNode, NODES, BOOTS),
 )
 HISTORIES = st.lists(COMMANDS, max_size=40)
+
+
+@dataclass
+class Member:
+    """A node as the naive model has it."""
+
+    name: str
+    incarnation: int
+    boot: int
 
 
 class Naive:
@@ -64,7 +80,9 @@ class Naive:
         self.exchanges: list[Exchange] = []
         self.queues: list[Queue] = []
         self.bindings: list[Binding] = []
-        self.boots: dict[int, int] = {1: 1}
+        self.nodes: dict[int, Member] = {1: Member("n1", 0, 1)}
+        self.removed: list[int] = []
+        self.numbers_used = [1]
         self.uid = 0
         self.add_vhost("/")
 
@@ -81,6 +99,16 @@ class Naive:
 
     def has_queue(self, vhost: str, name: str) -> bool:
         return any((q.vhost, q.name) == (vhost, name) for q in self.queues)
+
+    def may_be_member(self, node: int, name: str, incarnation: int) -> bool:
+        return (
+            node not in self.removed
+            and all(n == node or member.name != name for n, member in self.nodes.items())
+            and (node not in self.nodes or self.nodes[node].incarnation <= incarnation)
+        )
+
+    def drop_queues_at(self, node: int) -> None:
+        self.queues = [q for q in self.queues if q.home != node]
 
     def settle(self, lost: list[Binding]) -> None:
         """Remove dangling bindings, and auto-delete exchanges that lost their last binding."""
@@ -163,7 +191,8 @@ class Naive:
             case c.DeclareQueue(vhost, name, durable, exclusive, auto_delete, _, node, boot):
                 if (
                     vhost in self.vhosts
-                    and self.boots.get(node) == boot
+                    and node in self.nodes
+                    and self.nodes[node].boot == boot
                     and not self.has_queue(vhost, name)
                 ):
                     self.uid += 1
@@ -188,13 +217,37 @@ class Naive:
                 self.queues = [
                     q for q in self.queues if (q.vhost, q.name, q.uid) != (vhost, name, uid)
                 ]
-            case c.RegisterNode(node, _, _, boot):
-                old = self.boots.get(node, 0)
-                if boot > old:
-                    self.queues = [q for q in self.queues if q.home != node]
-                    if set(self.boots) <= {node}:
-                        self.exchanges = [x for x in self.exchanges if x.durable]
-                    self.boots[node] = boot
+            case c.RegisterNode(node, name, _, boot, _, incarnation):
+                if self.may_be_member(node, name, incarnation):
+                    old = self.nodes.get(node, Member("", -1, 0))
+                    if (incarnation, boot) > (old.incarnation, old.boot):
+                        self.drop_queues_at(node)
+                        if set(self.nodes) <= {node}:
+                            self.exchanges = [x for x in self.exchanges if x.durable]
+                    if (incarnation, boot) >= (old.incarnation, old.boot):
+                        self.nodes[node] = Member(name, incarnation, boot)
+                        self.numbers_used.append(node)
+            case c.AdmitNode(node, name, _, incarnation):
+                is_known = any(
+                    (m.name, m.incarnation) == (name, incarnation)
+                    for n, m in self.nodes.items()
+                    if node in (0, n)
+                )
+                node = node or max(self.numbers_used) + 1
+                if not is_known and self.may_be_member(node, name, incarnation):
+                    old = self.nodes.get(node, Member("", -1, 0))
+                    if incarnation > old.incarnation:
+                        self.drop_queues_at(node)
+                        self.nodes[node] = Member(name, incarnation, 0)
+                        self.numbers_used.append(node)
+            case c.RemoveNode(node):
+                if len(self.nodes) > 1 and node in self.nodes:
+                    del self.nodes[node]
+                    self.removed.append(node)
+                    self.drop_queues_at(node)
+            case c.LoseNode(node, boot):
+                if node in self.nodes and self.nodes[node].boot <= boot:
+                    self.drop_queues_at(node)
             case _:
                 raise AssertionError(command)
         self.settle(lost)
@@ -219,6 +272,11 @@ def test_the_machine_holds_what_a_naive_model_holds(history: list[c.AnyCommand])
         assert {v.name for v in state.vhosts} == set(naive.vhosts)
         assert {u.name for u in state.users} == set(naive.users)
         assert {(p.user, p.vhost) for p in state.permissions} == set(naive.permissions)
+        assert {n.id: (n.name, n.incarnation, n.boot) for n in state.nodes} == {
+            number: (m.name, m.incarnation, m.boot) for number, m in naive.nodes.items()
+        }
+        assert list(state.removed_nodes) == naive.removed
+        assert state.node_next == max(naive.numbers_used) + 1
         assert set(state.exchanges) == set(naive.exchanges)
         assert set(state.queues) == set(naive.queues)
         assert set(state.bindings) == set(naive.bindings)
@@ -234,7 +292,8 @@ def test_every_index_of_the_model_agrees_with_its_tables(history: list[c.AnyComm
     for queue in state.queues:
         assert model.queue(queue.vhost, queue.name) is queue
         assert model.queue_by_uid(queue.uid) is queue
-    by_place = [q for n in (1, 2) for q in (*model.queues_in_shard(n), *model.queues_at(n))]
+    numbers = range(model.node_next)
+    by_place = [q for n in numbers for q in (*model.queues_in_shard(n), *model.queues_at(n))]
     assert {q.uid for q in by_place} == {q.uid for q in state.queues}
     assert len(by_place) == len(state.queues)
     # Nothing is kept for what has no bindings any more.
@@ -281,6 +340,7 @@ def test_the_events_alone_rebuild_the_tables(history: list[c.AnyCommand]) -> Non
     exchanges: set[Exchange] = set()
     queues: set[Queue] = set()
     bindings: set[Binding] = set()
+    nodes: dict[int, Node] = {}
     for event in machine.take_events():
         match event:
             case c.Created(Exchange() as x):
@@ -295,8 +355,16 @@ def test_the_events_alone_rebuild_the_tables(history: list[c.AnyCommand]) -> Non
                 bindings.add(b)
             case c.Deleted(Binding() as b):
                 bindings.remove(b)
+            case c.Created(Node() as n):
+                assert nodes.setdefault(n.id, n) is n
+            case c.Changed(Node() as n):
+                assert nodes[n.id] != n
+                nodes[n.id] = n
+            case c.Deleted(Node() as n):
+                assert nodes.pop(n.id) == n
 
     state = machine.model.dump()
     assert exchanges == set(state.exchanges)
     assert queues == set(state.queues)
     assert bindings == set(state.bindings)
+    assert list(nodes.values()) == list(state.nodes)

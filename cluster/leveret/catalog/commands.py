@@ -33,8 +33,12 @@ ARGUMENTS_BYTES_MAX: Final = 128 * 1024
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Pattern = Annotated[str, msgspec.Meta(max_length=4096)]
 Arguments = Annotated[bytes, msgspec.Meta(max_length=ARGUMENTS_BYTES_MAX)]
+NODES_MAX: Final = 2**16 - 1
+"""The largest number of a node: it travels in two octets."""
+
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+NodeNumber = Annotated[int, msgspec.Meta(ge=1, le=NODES_MAX)]
 Tags = Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
 
 E_co = TypeVar("E_co", bound=Entity, covariant=True)
@@ -179,11 +183,51 @@ class RegisterNode(Command[Node], frozen=True, gc=False, tag=14):
 
     What lived in its earlier starts goes: its queues that are not replicated, and,
     if it is the only node, the exchanges that are not durable.
+    Refused as stale for an older incarnation, or an older start of the same one; as not_allowed
+    for a number that was removed; as in_use for another node's name.
     """
 
-    node: Positive
+    node: NodeNumber
     name: Name
     addresses: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)]
+    boot: Positive
+    peer: Name = ""
+    incarnation: Natural = 0
+
+
+class AdmitNode(Command[Node], frozen=True, gc=False, tag=15):
+    """Make an incarnation of a node a member, before its first start registers.
+
+    `node` 0 asks for the next number; asked again for the same name and incarnation it answers
+    `exists`. A given number creates that node, or replaces an older incarnation of it (`changed`),
+    whose queues that are not replicated go.
+    Refused as stale for an older incarnation; as not_allowed for a number that was removed, or if
+    no number is left to give; as in_use for another node's name.
+    """
+
+    node: Annotated[int, msgspec.Meta(ge=0, le=NODES_MAX)]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    peer: Name
+    incarnation: Positive
+
+
+class RemoveNode(Command[Node], frozen=True, gc=False, tag=16):
+    """Make a node leave for ever: its queues that are not replicated go, its number stays used.
+
+    Refused as not_allowed for the only node.
+    """
+
+    node: NodeNumber
+
+
+class LoseNode(Command[Node], frozen=True, gc=False, tag=17):
+    """Take it that start `boot` of a node is gone: its queues that are not replicated go.
+
+    The node stays a member. Answers `changed` if queues went and `exists` if it had none.
+    Refused as stale if it has started again since.
+    """
+
+    node: NodeNumber
     boot: Positive
 
 
@@ -202,6 +246,9 @@ AnyCommand = (
     | DeclareQueue
     | DeleteQueue
     | RegisterNode
+    | AdmitNode
+    | RemoveNode
+    | LoseNode
 )
 
 Outcome = Literal["created", "exists", "changed", "deleted", "absent"]
@@ -226,8 +273,10 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     """The answer to a command that changed nothing.
 
     malformed: not a command; version: of a later release; not_found: `subject` `name` is missing;
-    in_use: the exchange has bindings; not_allowed: it is the default or a predeclared exchange;
-    stale: the node has started again since.
+    in_use: the exchange has bindings, or another node has the name;
+    not_allowed: it is the default or a predeclared exchange, the only node, a node that was
+    removed, or one too many;
+    stale: the node has started again since, or with a new data folder.
     """
 
     kind: RefusalKind

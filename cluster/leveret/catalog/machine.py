@@ -29,7 +29,9 @@ from leveret.catalog.model import (
 )
 from leveret.catalog.placement import is_replicated, pick_shard
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
+_READABLE_VERSIONS: Final = (1, 2)
+"""Version 1 knew neither incarnations nor removed nodes; the fields' defaults stand for them."""
 
 
 class CatalogMachine:
@@ -53,6 +55,9 @@ class CatalogMachine:
             c.DeclareQueue: self._declare_queue,
             c.DeleteQueue: self._delete_queue,
             c.RegisterNode: self._register_node,
+            c.AdmitNode: self._admit_node,
+            c.RemoveNode: self._remove_node,
+            c.LoseNode: self._lose_node,
         }
 
     def apply(self, index: int, stamp_ms: int, command: bytes, offset: int) -> c.Reply:
@@ -76,7 +81,7 @@ class CatalogMachine:
         Raises:
             ValueError: the snapshot is of another version, or damaged.
         """
-        if state[:1] != bytes((SNAPSHOT_VERSION,)):
+        if not state or state[0] not in _READABLE_VERSIONS:
             raise ValueError(f"catalog snapshot of unknown version {state[:1]!r}")
         self.model.load(msgspec.msgpack.decode(memoryview(state)[1:], type=State))
         self._events = [c.Restored()]
@@ -101,21 +106,90 @@ class CatalogMachine:
         return c.Done("created", cluster)
 
     def _register_node(self, command: c.RegisterNode) -> c.Reply:
+        refusal = self._refuse_node(command.node, command.name, command.incarnation)
+        if refusal is not None:
+            return refusal
         old = self.model.node(command.node)
-        if old is not None and command.boot < old.boot:
+        node = Node(
+            command.node,
+            command.name,
+            command.addresses,
+            command.boot,
+            command.peer,
+            command.incarnation,
+        )
+        if old is not None and _start(node) < _start(old):
             return c.Refusal("stale", "node", old.name)
-        node = Node(command.node, command.name, command.addresses, command.boot)
         if node == old:
             return c.Done("exists", node)
-        if old is None or node.boot > old.boot:
-            self._forget_older_starts(node)
-        self.model.put_node(node)
-        self._events.append(c.Created(node) if old is None else c.Changed(node))
-        return c.Done("created" if old is None else "changed", node)
+        if old is None or _start(node) > _start(old):
+            self._drop_queues_at(node)
+            self._forget_transient_exchanges(node)
+        return self._put_node(node)
 
-    def _forget_older_starts(self, node: Node) -> None:
-        for queue in list(self.model.queues_at(node.id)):
+    def _admit_node(self, command: c.AdmitNode) -> c.Reply:
+        same_name = self.model.node_named(command.name)
+        number = command.node
+        if number == 0 and same_name is not None and same_name.incarnation == command.incarnation:
+            return c.Done("exists", same_name)
+        number = number or self.model.node_next
+        if number > c.NODES_MAX:
+            return c.Refusal("not_allowed", "node", command.name)
+        refusal = self._refuse_node(number, command.name, command.incarnation)
+        if refusal is not None:
+            return refusal
+        old = self.model.node(number)
+        if old is not None and old.incarnation == command.incarnation:
+            return c.Done("exists", old)
+        node = Node(number, command.name, (), 0, command.peer, command.incarnation)
+        self._drop_queues_at(node)
+        return self._put_node(node)
+
+    def _remove_node(self, command: c.RemoveNode) -> c.Reply:
+        node = self.model.node(command.node)
+        if node is None:
+            return c.Done("absent", None)
+        if len(self.model.nodes()) == 1:
+            return c.Refusal("not_allowed", "node", node.name)
+        self._drop_queues_at(node)
+        self.model.remove_node(node)
+        self._events.append(c.Deleted(node))
+        return c.Done("deleted", node)
+
+    def _lose_node(self, command: c.LoseNode) -> c.Reply:
+        node = self.model.node(command.node)
+        if node is None:
+            return c.Done("absent", None)
+        if node.boot > command.boot:
+            return c.Refusal("stale", "node", node.name)
+        return c.Done("changed" if self._drop_queues_at(node) else "exists", node)
+
+    def _refuse_node(self, number: int, name: str, incarnation: int) -> c.Refusal | None:
+        """Return why node `number` cannot be a member as `incarnation` named `name`, or None."""
+        if number in self.model.removed_nodes:
+            return c.Refusal("not_allowed", "node", name)
+        same_name = self.model.node_named(name)
+        if same_name is not None and same_name.id != number:
+            return c.Refusal("in_use", "node", name)
+        old = self.model.node(number)
+        if old is not None and incarnation < old.incarnation:
+            return c.Refusal("stale", "node", old.name)
+        return None
+
+    def _put_node(self, node: Node) -> c.Reply:
+        is_new = self.model.node(node.id) is None
+        self.model.put_node(node)
+        self._events.append(c.Created(node) if is_new else c.Changed(node))
+        return c.Done("created" if is_new else "changed", node)
+
+    def _drop_queues_at(self, node: Node) -> bool:
+        """Remove the queues that live on the node alone; True if there were any."""
+        queues = list(self.model.queues_at(node.id))
+        for queue in queues:
             self._drop_queue(queue)
+        return bool(queues)
+
+    def _forget_transient_exchanges(self, node: Node) -> None:
         # An exchange that is not durable lives as long as the cluster runs. Only a lone node can
         # know that the whole cluster was down; among several nodes such exchanges stay.
         if all(other.id == node.id for other in self.model.nodes()):
@@ -350,3 +424,12 @@ class CatalogMachine:
         self._drop_bindings(list(self.model.bindings_to(queue.vhost, "queue", queue.name)))
         self.model.remove_queue(queue)
         self._events.append(c.Deleted(queue))
+
+
+def _start(node: Node) -> tuple[int, int]:
+    """Return what grows with each start of a node.
+
+    The boot alone may not: it comes from the clock, and a new data folder may be on a machine
+    whose clock is behind.
+    """
+    return node.incarnation, node.boot

@@ -38,12 +38,20 @@ class Cluster(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A broker node; `boot` grows with each start, `addresses` are URLs such as `amqp://h:5672`."""
+    """A broker node: a member of the cluster, whether it runs or not.
+
+    `addresses` are URLs for clients such as `amqp://h:5672`, `peer` is where the other nodes
+    reach it ("host:port", "" if unknown).
+    `incarnation` grows with each new data folder under the same number, `boot` with each start;
+    `boot` is 0 for an incarnation that was admitted and has not registered a start yet.
+    """
 
     id: int
     name: str
     addresses: tuple[str, ...]
     boot: int
+    peer: str = ""
+    incarnation: int = 0
 
 
 class VirtualHost(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -144,6 +152,8 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
     bindings: tuple[Binding, ...]
+    node_next: int = 1
+    removed_nodes: tuple[int, ...] = ()
 
 
 _NO_BINDINGS: dict[Binding, None] = {}
@@ -162,7 +172,13 @@ class Model:
         """Become `state`; the object stays, so those who hold it see the new content."""
         self.cluster = state.cluster
         self.uid_next = state.uid_next
-        self._nodes = {node.id: node for node in state.nodes}
+        self.node_next = state.node_next
+        """The number that the next newcomer gets; greater than every number ever used."""
+        self.removed_nodes = state.removed_nodes
+        """The numbers of the nodes that left: none of them comes back."""
+        self._nodes: dict[int, Node] = {}
+        for node in state.nodes:
+            self.put_node(node)
         self._vhosts: dict[str, VirtualHost] = {}
         self._users = {user.name: user for user in state.users}
         self._permissions = {(p.user, p.vhost): p for p in state.permissions}
@@ -195,6 +211,8 @@ class Model:
             tuple(x for of_vhost in self._exchanges.values() for x in of_vhost.values()),
             tuple(self._queues_by_uid.values()),
             tuple(self._bindings),
+            self.node_next,
+            self.removed_nodes,
         )
 
     # Reading.
@@ -204,6 +222,9 @@ class Model:
 
     def nodes(self) -> Collection[Node]:
         return self._nodes.values()
+
+    def node_named(self, name: str) -> Node | None:
+        return next((node for node in self._nodes.values() if node.name == name), None)
 
     def vhost(self, name: str) -> VirtualHost | None:
         return self._vhosts.get(name)
@@ -268,6 +289,12 @@ class Model:
 
     def put_node(self, node: Node) -> None:
         self._nodes[node.id] = node
+        self.node_next = max(self.node_next, node.id + 1)
+
+    def remove_node(self, node: Node) -> None:
+        """Remove a node for ever."""
+        del self._nodes[node.id]
+        self.removed_nodes += (node.id,)
 
     def add_vhost(self, vhost: VirtualHost) -> None:
         self._vhosts[vhost.name] = vhost

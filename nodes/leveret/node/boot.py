@@ -264,6 +264,7 @@ async def _register(stop: trio.Event, config: NodeConfig, catalog: Catalog, boot
                         config.node.name,
                         tuple(f"amqp://{address}" for address in config.amqp.listen),
                         boot,
+                        peer=str(config.peers.listen),
                     ),
                     MAJORITY_LOG_S,
                 )
