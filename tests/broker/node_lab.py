@@ -29,6 +29,7 @@ from leveret.broker.routing.router import Routers
 from leveret.catalog import Catalog, CatalogMachine
 from leveret.catalog.commands import AnyCommand, Bootstrap, RegisterNode
 from leveret.catalog.model import PasswordHash, Queue
+from leveret.node.outside import REAL
 from leveret.transport import NodeId
 
 M = TypeVar("M")
@@ -235,7 +236,7 @@ class Lab:
         self.services = Services(
             catalog=self.catalog,
             directory=self.directory,
-            access=Access(self.catalog.model, cache_key=b"k"),
+            access=Access(self.catalog.model, cache_key=b"k", in_thread=REAL.in_thread),
             timers=self.timers,
             random_bytes=bytes,
         )

@@ -23,6 +23,7 @@ from leveret.broker.access import (
 from leveret.catalog import commands as c
 from leveret.catalog.machine import CatalogMachine
 from leveret.catalog.model import PasswordHash
+from leveret.node.outside import REAL
 
 GUEST = hash_password(b"guest", b"0123456789abcdef")
 
@@ -46,7 +47,10 @@ class World:
     def __init__(self, *, loopback_only_users: bool = True) -> None:
         self.machine = CatalogMachine()
         self.access = Access(
-            self.machine.model, cache_key=b"k" * 32, loopback_only_users=loopback_only_users
+            self.machine.model,
+            cache_key=b"k" * 32,
+            in_thread=REAL.in_thread,
+            loopback_only_users=loopback_only_users,
         )
         self.do(c.Bootstrap("lab", 1, "guest", GUEST))
         self.do(c.PutUser("bob", GUEST, ()))

@@ -13,11 +13,17 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Protocol, TypeVar
 
 import trio
 
 from leveret.catalog.model import Model, PasswordHash, Permission, User
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 Right = Literal["configure", "write", "read"]
 ResourceKind = Literal["queue", "exchange"]
@@ -42,6 +48,19 @@ _RABBITMQ_ALGORITHMS: Final = {
     "rabbit_password_hashing_sha256": "sha256",
     "rabbit_password_hashing_sha512": "sha512",
 }
+
+
+class InThread(Protocol):
+    """Runs work that takes long and needs no GIL away from the loop.
+
+    Cancelled, it leaves the thread to end by itself, and the limiter's place with it.
+    """
+
+    async def __call__(
+        self, work: Callable[[], T], /, *, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
+        """Return what `work` returns; a checkpoint."""
+        ...
 
 
 class AccessError(Exception):
@@ -118,15 +137,24 @@ def check_pattern(pattern: str) -> None:
 class Access:
     """Decides for one node; lives on the loop."""
 
-    def __init__(self, model: Model, *, cache_key: bytes, loopback_only_users: bool = True) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        cache_key: bytes,
+        in_thread: InThread,
+        loopback_only_users: bool = True,
+    ) -> None:
         """Decide by `model`.
 
         cache_key: 32 random bytes, made anew at each start, so that the cache holds no password
             and no hash that can be tried off-line.
+        in_thread: where passwords are hashed.
         loopback_only_users: False lets users marked loopback-only in from anywhere.
         """
         self._model = model
         self._cache_key = cache_key
+        self._in_thread = in_thread
         self._keeps_loopback = loopback_only_users
         self._limiter = trio.CapacityLimiter(HASHING_THREADS_MAX)
         self._verified: dict[bytes, _Credential] = {}
@@ -186,8 +214,8 @@ class Access:
         known = self._verified.get(key)
         if known is not None and known.record == record and now < known.expires_at:
             return True
-        is_right = await trio.to_thread.run_sync(
-            verify_password, record, password, abandon_on_cancel=True, limiter=self._limiter
+        is_right = await self._in_thread(
+            partial(verify_password, record, password), limiter=self._limiter
         )
         current = self._model.user(user.name)
         if not is_right or current is None or current.password != record:

@@ -12,12 +12,8 @@ The tree of a running node, from the ground up; what is above may use what is be
 
 from __future__ import annotations
 
-import gc
 import logging
-import secrets
-import time
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -35,21 +31,13 @@ from leveret.broker.routing.router import Routers
 from leveret.catalog import Catalog, CatalogMachine, CatalogTimeout
 from leveret.catalog.commands import Bootstrap, RegisterNode
 from leveret.consensus import EngineConfig, GroupConfig, Replicas, ReplicasConfig
-from leveret.storage import (
-    Journal,
-    JournalConfig,
-    KernelSyncer,
-    RealDisk,
-    Snapshots,
-    SyncFailed,
-    ThreadSyncer,
-    pick_syncer,
-)
+from leveret.storage import Journal, JournalConfig, Snapshots, SyncFailed
 from leveret.transport import Address, ClusterCredentials, Identity, NodeId, Peers, TlsFiles
 
 from .alarms import Alarms
 from .definitions import Definitions, read_definitions
 from .endpoints import Endpoints
+from .outside import REAL
 from .space import give_space_back
 from .tls import server_context
 from .version import version
@@ -59,9 +47,9 @@ if TYPE_CHECKING:
 
     from leveret.catalog.model import Exchange
     from leveret.storage import Disk
-    from leveret.storage.syncers import Syncer
 
     from .config import NodeConfig
+    from .outside import Outside
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +59,11 @@ MAJORITY_LOG_S: Final = 5.0
 """How often a starting node says that it waits for the others."""
 LAST_WRITES_S: Final = 1.0
 """How long a stopping node waits for the log to take its last submissions."""
-GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
-"""The path of a message makes no cycles; the default of 700 would search for them all the time."""
 
 
-async def run_node(config: NodeConfig, *, on_ready: Callable[[Endpoints], None]) -> None:
+async def run_node(
+    config: NodeConfig, *, on_ready: Callable[[Endpoints], None], outside: Outside = REAL
+) -> None:
     """Run a node until cancelled; then end it in order, within its stop timeout.
 
     on_ready: called once, when clients are served.
@@ -85,7 +73,7 @@ async def run_node(config: NodeConfig, *, on_ready: Callable[[Endpoints], None])
     """
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_run_until, stop, config, on_ready, nursery.cancel_scope)
+        nursery.start_soon(_run_until, stop, config, on_ready, outside, nursery.cancel_scope)
         try:
             await trio.sleep_forever()
         finally:
@@ -96,6 +84,7 @@ async def _run_until(
     stop: trio.Event,
     config: NodeConfig,
     on_ready: Callable[[Endpoints], None],
+    outside: Outside,
     done: trio.CancelScope,
 ) -> None:
     """Run a node until `stop`, shielded from the cancellation that causes it."""
@@ -107,20 +96,30 @@ async def _run_until(
                 scope.deadline = trio.current_time() + config.node.stop_timeout_s
 
             nursery.start_soon(set_deadline)
-            await _open(stop, config, on_ready)
+            await serve_until(stop, config, on_ready=on_ready, outside=outside)
             nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
         log.warning("not stopped in time", extra={"within_s": config.node.stop_timeout_s})
     done.cancel()
 
 
-async def _open(
-    stop: trio.Event, config: NodeConfig, on_ready: Callable[[Endpoints], None]
+async def serve_until(
+    stop: trio.Event,
+    config: NodeConfig,
+    *,
+    on_ready: Callable[[Endpoints], None],
+    outside: Outside = REAL,
 ) -> None:
-    folder = config.node.data_dir
-    disk = RealDisk(folder, syncer=_syncer(config.storage.sync_method, str(folder)))
+    """Run a node until `stop`, then end it in order; cancelled, it ends at once, as if killed.
+
+    on_ready: called once, when clients are served.
+
+    Raises:
+        StorageError, TransportError, OSError: it cannot start, or not go on.
+    """
+    disk = outside.open_disk(config)
     try:
-        boot = await _next_boot(disk)
+        boot = await _next_boot(disk, outside.wall_clock_ms())
         journal = await Journal.open(
             disk,
             JournalConfig(
@@ -128,7 +127,7 @@ async def _open(
             ),
         )
         try:
-            await _run(stop, config, disk, journal, boot, on_ready)
+            await _run(stop, config, disk, journal, boot, on_ready, outside)
         finally:
             journal.close()
     finally:
@@ -142,6 +141,7 @@ async def _run(
     journal: Journal,
     boot: int,
     on_ready: Callable[[Endpoints], None],
+    outside: Outside,
 ) -> None:
     """Build the tree and run it until `stop`."""
     node = NodeId(config.node.id)
@@ -149,13 +149,14 @@ async def _run(
         node: config.peers.listen
     }
     is_cluster = len(members) > 1
-    rng = Random(secrets.randbits(64))  # noqa: S311 - for back-off and elections
+    rng = Random(int.from_bytes(outside.secret_bytes(8)))  # noqa: S311 - back-off and elections
     peers = Peers(
-        _identity(config, boot),
-        _credentials(config, is_cluster=is_cluster),
+        _identity(config, boot, outside.secret_bytes),
+        _credentials(config, outside.secret_bytes, is_cluster=is_cluster),
         listen=config.peers.listen,
         members=members,
         rng=rng,
+        make_nonce=outside.secret_bytes,
     )
     catalog_machine = CatalogMachine()
     shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
@@ -167,7 +168,7 @@ async def _run(
         snapshots=Snapshots(disk),
         machines=[catalog_machine, *shard_machines],
         peers=peers,
-        wall_clock_ms=_wall_clock_ms,
+        wall_clock_ms=outside.wall_clock_ms,
         rng=rng,
         config=_replicas_config(config),
     )
@@ -190,9 +191,13 @@ async def _run(
             services = Services(
                 catalog=catalog,
                 directory=directory,
-                access=Access(catalog.model, cache_key=secrets.token_bytes(32)),
+                access=Access(
+                    catalog.model,
+                    cache_key=outside.secret_bytes(32),
+                    in_thread=outside.in_thread,
+                ),
                 timers=timers,
-                random_bytes=secrets.token_bytes,
+                random_bytes=outside.secret_bytes,
             )
             listener = Listener(services, _greeting(config), _listener_config(config))
             plain = [await listener.bind(*address) for address in config.amqp.listen]
@@ -212,8 +217,8 @@ async def _run(
             ground.start_soon(
                 partial(give_space_back, journal, replicas, is_low=lambda: alarms.is_low)
             )
-            if await _register(stop, config, catalog, boot):
-                _tune_garbage_collection()
+            if await _register(stop, config, catalog, boot, outside):
+                outside.tune_memory()
                 for bound in plain:
                     ground.start_soon(listener.serve, bound)
                 for bound in secured:
@@ -234,7 +239,9 @@ async def _run(
         ground.cancel_scope.cancel()
 
 
-async def _register(stop: trio.Event, config: NodeConfig, catalog: Catalog, boot: int) -> bool:
+async def _register(
+    stop: trio.Event, config: NodeConfig, catalog: Catalog, boot: int, outside: Outside
+) -> bool:
     """Tell the cluster of this start, and found it if it is new; False if stopped before."""
     is_done = False
     async with trio.open_nursery() as nursery:
@@ -244,13 +251,13 @@ async def _register(stop: trio.Event, config: NodeConfig, catalog: Catalog, boot
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(give_up)
-        commands = await trio.to_thread.run_sync(_definitions(config).commands)
+        commands = await outside.in_thread(_definitions(config).commands)
         while not is_done:
             try:
                 await catalog.barrier(MAJORITY_LOG_S)
                 if catalog.model.cluster is None:
-                    password = await trio.to_thread.run_sync(
-                        hash_password, b"guest", secrets.token_bytes(16)
+                    password = await outside.in_thread(
+                        partial(hash_password, b"guest", outside.secret_bytes(16))
                     )
                     await catalog.change(
                         Bootstrap(
@@ -292,7 +299,7 @@ async def _write_last(replicas: Replicas) -> None:
             await written.wait()
 
 
-async def _next_boot(disk: Disk) -> int:
+async def _next_boot(disk: Disk, wall_clock_ms: int) -> int:
     """Return a number greater than at every earlier start from this folder, and keep it."""
     try:
         file = disk.read_file(BOOT_FILE)
@@ -302,7 +309,7 @@ async def _next_boot(disk: Disk) -> int:
         last = int(file.read(0, 20) or b"0")
         file.close()
     # The clock makes it greater than those of an earlier life whose folder was lost, too.
-    boot = max(last + 1, _wall_clock_ms())
+    boot = max(last + 1, wall_clock_ms)
     try:
         await disk.write_aside(BOOT_FILE, [b"%d" % boot])
     except OSError as error:  # full, most likely: to be said in words, it is nobody's bug
@@ -310,18 +317,7 @@ async def _next_boot(disk: Disk) -> int:
     return boot
 
 
-def _syncer(method: str, folder: str) -> Syncer:
-    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-    match method:
-        case "kernel":
-            return KernelSyncer(folder)
-        case "thread":
-            return ThreadSyncer()
-        case _:
-            return pick_syncer(folder)
-
-
-def _identity(config: NodeConfig, boot: int) -> Identity:
+def _identity(config: NodeConfig, boot: int, secret_bytes: Callable[[int], bytes]) -> Identity:
     return Identity(
         cluster=config.node.cluster_name,
         node=NodeId(config.node.id),
@@ -329,17 +325,19 @@ def _identity(config: NodeConfig, boot: int) -> Identity:
         incarnation=0,
         boot=boot,
         software=f"leveret {version()}",
-        instance=secrets.token_bytes(16),
+        instance=secret_bytes(16),
     )
 
 
-def _credentials(config: NodeConfig, *, is_cluster: bool) -> ClusterCredentials:
+def _credentials(
+    config: NodeConfig, secret_bytes: Callable[[int], bytes], *, is_cluster: bool
+) -> ClusterCredentials:
     peers = config.peers
     tls = None
     if peers.tls_ca and peers.tls_certificate and peers.tls_key:
         tls = TlsFiles(peers.tls_ca, peers.tls_certificate, peers.tls_key)
     # A node alone takes no links, so its secret is nobody's.
-    token = config.node.token if is_cluster else secrets.token_bytes(32)
+    token = config.node.token if is_cluster else secret_bytes(32)
     return ClusterCredentials(config.node.cluster_name, token, tls)
 
 
@@ -391,17 +389,6 @@ def _alternate(exchange: Exchange) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _tune_garbage_collection() -> None:
-    """Keep the collector from walking over what lives as long as the process."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
-
-
 def _address(bound: trio.socket.SocketType) -> Address:
     host, port, *_ = bound.getsockname()
     return Address(host, port)
-
-
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,0 +1,97 @@
+"""What a node takes from the machine that it runs on, but for sockets, which are trio's.
+
+The seam for the simulator of whole nodes: it gives another outside, and runs the same node.
+"""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import trio
+
+from leveret.storage import Disk, KernelSyncer, RealDisk, ThreadSyncer, pick_syncer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leveret.broker.access import InThread
+    from leveret.storage.syncers import Syncer
+
+    from .config import NodeConfig
+
+T = TypeVar("T")
+
+GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
+"""The path of a message makes no cycles; the default of 700 would search for them all the time."""
+
+
+class HeldDisk(Disk, Protocol):
+    """A disk that is ours until it is closed."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """The machine as one node sees it.
+
+    open_disk: the disk of a configuration; raises StorageError or OSError if it cannot be had.
+    wall_clock_ms: milliseconds since 1970; may jump.
+    secret_bytes: so many bytes that nobody can foretell.
+    in_thread: runs work that takes long away from the loop.
+    tune_memory: called once, when all that lives as long as the node is there.
+    """
+
+    open_disk: Callable[[NodeConfig], HeldDisk]
+    wall_clock_ms: Callable[[], int]
+    secret_bytes: Callable[[int], bytes]
+    in_thread: InThread
+    tune_memory: Callable[[], None]
+
+
+def open_real_disk(config: NodeConfig) -> RealDisk:
+    """Return the configuration's data folder, made if need be."""
+    folder = config.node.data_dir
+    return RealDisk(folder, syncer=_syncer(config.storage.sync_method, folder))
+
+
+def _syncer(method: str, folder: Path) -> Syncer:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    match method:
+        case "kernel":
+            return KernelSyncer(str(folder))
+        case "thread":
+            return ThreadSyncer()
+        case _:
+            return pick_syncer(str(folder))
+
+
+def _wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def _in_thread(work: Callable[[], T], *, limiter: trio.CapacityLimiter | None = None) -> T:
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)
+
+
+def _tune_garbage_collection() -> None:
+    """Keep the collector from walking over what lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
+REAL: Final = Outside(
+    open_disk=open_real_disk,
+    wall_clock_ms=_wall_clock_ms,
+    secret_bytes=secrets.token_bytes,
+    in_thread=_in_thread,
+    tune_memory=_tune_garbage_collection,
+)
+"""The machine itself."""
