@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 
 from leveret.catalog import commands as c
 from leveret.catalog.catalog import Catalog, CatalogTimeout, ChangeRefused
@@ -20,6 +21,7 @@ class OneNodeGroup:
 
     def __init__(self, machine: CatalogMachine) -> None:
         self.has_majority = True
+        self.barriers = 0
         self._machine = machine
         self._pending: list[Callable[[], None]] = []
         self._listeners: list[Callable[[], None]] = []
@@ -29,6 +31,7 @@ class OneNodeGroup:
         self.commit()
 
     def barrier(self, done: Callable[[], None]) -> None:
+        self.barriers += 1
         self._pending.append(done)
         self.commit()
 
@@ -45,6 +48,11 @@ class OneNodeGroup:
             for entry in pending:
                 entry()
             self._tell()
+
+    def commit_one(self) -> None:
+        """Commit the oldest entry alone, as a majority that comes and goes does."""
+        self._pending.pop(0)()
+        self._tell()
 
     def _tell(self) -> None:
         for listener in self._listeners:
@@ -135,3 +143,45 @@ def test_a_restored_snapshot_is_told_as_one_event(catalog: Catalog, group: OneNo
 
     assert heard == [c.Restored()]
     assert catalog.model.vhost("/") is not None
+
+
+async def test_those_who_wait_at_once_share_one_barrier_and_later_ones_the_next(
+    catalog: Catalog, group: OneNodeGroup, autojump_clock: trio.testing.MockClock
+) -> None:
+    group.has_majority = False
+    passed: list[str] = []
+
+    async def wait(name: str) -> None:
+        await catalog.barrier(5)
+        passed.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, "first")
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(100):
+            nursery.start_soon(wait, "later")
+        await trio.testing.wait_all_tasks_blocked()
+        assert group.barriers == 1
+
+        group.commit_one()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (passed, group.barriers) == (["first"], 2)
+
+        group.commit_one()
+        await trio.testing.wait_all_tasks_blocked()
+        assert passed == ["first", *["later"] * 100]
+        assert group.barriers == 2
+
+
+async def test_a_barrier_that_was_given_up_does_not_hold_up_the_next(
+    catalog: Catalog, group: OneNodeGroup, autojump_clock: trio.testing.MockClock
+) -> None:
+    group.has_majority = False
+    for _ in range(2):
+        with pytest.raises(CatalogTimeout):
+            await catalog.barrier(1)
+
+    group.has_majority = True
+    group.commit()
+
+    await catalog.barrier(1)

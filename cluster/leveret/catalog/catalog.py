@@ -54,6 +54,9 @@ class Catalog:
         self._group = group
         self._machine = machine
         self._listeners: list[Callable[[Event], None]] = []
+        self._is_barrier_under_way = False
+        self._next_barrier: trio.Event | None = None
+        """What those wait for who came while a barrier was under way: they share the next."""
         group.on_applied(self._tell_listeners)
 
     def on_change(self, listener: Callable[[Event], None]) -> None:
@@ -111,15 +114,35 @@ class Catalog:
     async def barrier(self, within_s: float) -> None:
         """Wait until the model holds all that was committed before the call; a checkpoint.
 
+        However many wait, at most one barrier is on its way through the log and one is to follow.
+
         Raises:
             CatalogTimeout: no majority confirmed it within `within_s` seconds.
         """
-        passed = trio.Event()
-        self._group.barrier(passed.set)
+        if self._is_barrier_under_way:
+            # That one may have been committed before something that counts for this call.
+            if self._next_barrier is None:
+                self._next_barrier = trio.Event()
+            passed = self._next_barrier
+        else:
+            passed = trio.Event()
+            self._send_barrier(passed)
         with trio.move_on_after(within_s):
             await passed.wait()
         if not passed.is_set():
             raise CatalogTimeout(f"no majority confirmed the catalog within {within_s} s")
+
+    def _send_barrier(self, passed: trio.Event) -> None:
+        self._is_barrier_under_way = True
+
+        def done() -> None:
+            self._is_barrier_under_way = False
+            passed.set()
+            following, self._next_barrier = self._next_barrier, None
+            if following is not None:
+                self._send_barrier(following)
+
+        self._group.barrier(done)
 
     def _tell_listeners(self) -> None:
         for event in self._machine.take_events():

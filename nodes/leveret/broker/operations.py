@@ -2,6 +2,10 @@
 
 Each is a coroutine beside the connection's actor that returns the reply, or raises what closes
 the channel or connection.  The channel takes no other method until it is done.
+
+What a client may take as fresh is answered after a command or a barrier of the catalog's log, so
+never by a node that is cut off.  Only what concerns messages alone (publish, get) trusts what this
+node knows: there the queue's own log decides.
 """
 
 from __future__ import annotations
@@ -118,7 +122,7 @@ async def _declare_exchange(channel: Channel, method: spec.ExchangeDeclare) -> M
     if isinstance(alternate, str):
         _check(channel, "exchange", name, "read")
         _check(channel, "exchange", alternate, "write")
-    current = _exchange(channel, name)
+    current = await _still_there(channel, lambda: _exchange(channel, name))
     if current is None:
         if name.startswith(_RESERVED):
             raise errors.access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
@@ -214,6 +218,9 @@ async def _bind_queue(channel: Channel, method: spec.QueueBind | spec.QueueUnbin
     _check(channel, "queue", name, "write")
     _check(channel, "exchange", method.exchange, "read")
     queue = _queue(channel, name)
+    if queue is None or (queue.exclusive and not _is_mine(channel, queue)):
+        await _catch_up(channel)
+        queue = _queue(channel, name)
     if queue is not None:
         _check_owner(channel, queue)
     await _bind(
@@ -241,12 +248,6 @@ async def _bind(
     table: Mapping[str, Value],
 ) -> None:
     vhost = channel.connection.vhost
-    exchange = _exchange(channel, source)
-    if binds and exchange is not None and exchange.type == "headers":
-        try:
-            check_header_arguments(table)
-        except ValueError as error:
-            raise errors.precondition_failed(str(error)) from None
     binding = Binding(
         vhost,
         source,
@@ -255,7 +256,17 @@ async def _bind(
         routing_key,
         encode_table(dict(sorted(table.items()))),
     )
-    if binds and channel.connection.services.catalog.model.has_binding(binding):
+    model = channel.connection.services.catalog.model
+    exchange = model.exchange(vhost, source)
+    if binds and (exchange is None or model.has_binding(binding)):
+        await _catch_up(channel)
+        exchange = model.exchange(vhost, source)
+    if binds and exchange is not None and exchange.type == "headers":
+        try:
+            check_header_arguments(table)
+        except ValueError as error:
+            raise errors.precondition_failed(str(error)) from None
+    if binds and model.has_binding(binding):
         return
     command = (Bind if binds else Unbind)(
         binding.vhost,
@@ -303,7 +314,7 @@ async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
     vhost, name, table = connection.vhost, method.queue, method.arguments
     if name.startswith(_RESERVED):
         raise errors.access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
-    current = _queue(channel, name) if name else None
+    current = await _still_there(channel, lambda: _queue(channel, name))
     if current is None:
         arguments.check_queue(
             table,
@@ -356,7 +367,8 @@ async def _delete_queue(channel: Channel, method: spec.QueueDelete) -> Method | 
     connection = channel.connection
     vhost, name = connection.vhost, _queue_name(channel, method.queue)
     _check(channel, "queue", name, "configure")
-    queue = await _find_or_none(channel, lambda: _queue(channel, name))
+    await _catch_up(channel)
+    queue = _queue(channel, name)
     count = 0
     if queue is not None:
         _check_owner(channel, queue)
@@ -457,7 +469,9 @@ async def _cancel(channel: Channel, method: spec.BasicCancel) -> Method | None:
 async def _get(channel: Channel, method: spec.BasicGet) -> Method | None:
     name = _queue_name(channel, method.queue)
     _check(channel, "queue", name, "read")
-    queue = await _find(channel, lambda: _queue(channel, name), _no_queue(channel, name))
+    queue = _queue(channel, name)
+    if queue is None:
+        queue = await _find(channel, lambda: _queue(channel, name), _no_queue(channel, name))
     _check_owner(channel, queue)
     entry = channel.holder(queue.uid, no_ack=method.no_ack)
     got = await _ask(channel, queue, Get(entry.consumer))
@@ -479,23 +493,32 @@ _Changed = TypeVar("_Changed", bound=Entity)
 async def _find(
     channel: Channel, look_up: Callable[[], _Found | None], error: errors.AmqpError
 ) -> _Found:
-    """Return what `look_up` finds in the catalog, or raise `error` if it is not there."""
-    found = await _find_or_none(channel, look_up)
+    """Return what `look_up` finds in a catalog that is up to date, or raise `error`."""
+    await _catch_up(channel)
+    found = look_up()
     if found is None:
         raise error
     return found
 
 
-async def _find_or_none(channel: Channel, look_up: Callable[[], _Found | None]) -> _Found | None:
-    """Look up; what is missing may only be news to this node, so then wait and look again."""
-    found = look_up()
-    if found is None:
-        try:
-            await channel.connection.services.catalog.barrier(WITHIN_S)
-        except CatalogTimeout:
-            raise _no_majority() from None
-        found = look_up()
-    return found
+async def _still_there(channel: Channel, look_up: Callable[[], _Found | None]) -> _Found | None:
+    """Return what a declaration finds there already; for what is missing, its command decides."""
+    if look_up() is None:
+        return None
+    await _catch_up(channel)
+    return look_up()
+
+
+async def _catch_up(channel: Channel) -> None:
+    """Wait until this node's catalog holds all that any node has answered for.
+
+    Raises:
+        AmqpError: 506, no majority confirms it.
+    """
+    try:
+        await channel.connection.services.catalog.barrier(WITHIN_S)
+    except CatalogTimeout:
+        raise _no_majority() from None
 
 
 async def _change(channel: Channel, command: Command[_Changed]) -> Done[_Changed]:
@@ -591,10 +614,7 @@ def _check_owner(channel: Channel, queue: Queue, *, exclusive: bool | None = Non
 
     exclusive: what a declaration says of it; None if the method declares nothing.
     """
-    directory, number = channel.connection.services.directory, channel.connection.number
-    owner = (directory.node, directory.boot, number)
-    is_mine = queue.exclusive and (queue.home, queue.boot, queue.owner) == owner
-    if (queue.exclusive and not is_mine) or (
+    if (queue.exclusive and not _is_mine(channel, queue)) or (
         exclusive is not None and exclusive != queue.exclusive
     ):
         raise errors.resource_locked(
@@ -602,6 +622,12 @@ def _check_owner(channel: Channel, queue: Queue, *, exclusive: bool | None = Non
             f"in vhost '{queue.vhost}'. It could be originally declared on another connection "
             "or the exclusive property value does not match that of the original declaration."
         )
+
+
+def _is_mine(channel: Channel, queue: Queue) -> bool:
+    """Whether the channel's connection declared the exclusive `queue`."""
+    directory, number = channel.connection.services.directory, channel.connection.number
+    return (queue.home, queue.boot, queue.owner) == (directory.node, directory.boot, number)
 
 
 def _no_exchange(channel: Channel, name: str) -> errors.AmqpError:
