@@ -250,6 +250,127 @@ async def test_leaders_are_spread(autojump_clock: trio.testing.MockClock) -> Non
         )
 
 
+async def terms(it: World, *nodes: NodeId) -> list[list[int]]:
+    """Return the terms of all groups on some nodes, once they have been quiet for a while."""
+    await trio.sleep(5)
+    return [[group.term for group in it[node].replicas.groups] for node in nodes]
+
+
+async def test_a_node_that_hands_over_leaves_without_an_election(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(groups=6, config=ReplicasConfig()) as it:
+        await until(lambda: it[ONE].replicas.groups[3].is_leader)
+        [before] = await terms(it, ONE)
+        led = [group.number for group in it[ONE].replicas.groups if group.is_leader]
+        assert [0, 3] == led
+        start_s = trio.current_time()
+
+        await it[ONE].replicas.hand_over(2)
+
+        assert trio.current_time() - start_s < 0.5
+        successors = {it[TWO].replicas.groups[number].leader for number in led}
+        assert {TWO, THREE} == successors
+        await it.kill(ONE)
+        # One step for each group handed over, none because the node is gone.
+        expected = [term + (number in led) for number, term in enumerate(before)]
+        assert [expected, expected] == await terms(it, TWO, THREE)
+
+
+async def test_a_node_that_hands_over_does_not_take_its_groups_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(groups=6, config=ReplicasConfig()) as it:
+        await until(lambda: it[ONE].replicas.groups[3].is_leader)
+
+        await it[ONE].replicas.hand_over(2)
+        await trio.sleep(60)
+
+        assert not [group for group in it[ONE].replicas.groups if group.is_leader]
+
+
+async def test_submissions_go_on_while_a_node_hands_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        leader = await it.leader()
+        works = {node: Submitter() for node in ALL}
+        async with trio.open_nursery() as nursery:
+            for round_ in range(60):
+                for node, work in works.items():
+                    work.submit(it[node], 3)
+                if round_ == 20:
+                    nursery.start_soon(leader.replicas.hand_over, 2)
+                await trio.sleep(0.003)
+        await until(lambda: all(work.is_done() for work in works.values()))
+
+        assert leader.group.leader != leader.node
+        for node, work in works.items():
+            own = [line for line in it[ONE].book.lines if line.startswith(b"%d-" % node)]
+            assert work.sent == own == work.done
+
+
+async def test_a_member_that_is_behind_is_not_handed_to_while_another_keeps_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        leader = await it.leader()
+        behind, abreast = [node for node in ALL if node != leader.node]
+        it.net.lose = lambda source, target, _: target == behind and source == leader.node
+        work = Submitter()
+        for _ in range(30):
+            work.submit(leader)
+            await until(work.is_done)
+
+        await leader.replicas.hand_over(2)
+
+        assert abreast == leader.group.leader
+
+
+@pytest.mark.parametrize("members", [(ONE,), ALL])
+async def test_where_nobody_could_take_over_nobody_waits(
+    members: tuple[NodeId, ...], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with world(members) as it:
+        leader = await it.leader()
+        it.net.isolate(leader.node)
+        start_s = trio.current_time()
+
+        await leader.replicas.hand_over(2)
+
+        assert trio.current_time() == start_s
+
+
+async def test_all_nodes_that_stop_at_once_do_not_wait_for_each_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(groups=6, config=ReplicasConfig()) as it:
+        await until(lambda: it[ONE].replicas.groups[3].is_leader)
+        await terms(it, ONE)
+        start_s = trio.current_time()
+
+        async with trio.open_nursery() as nursery:
+            for node in ALL:
+                nursery.start_soon(it[node].replicas.hand_over, 2)
+
+        assert trio.current_time() - start_s < 1
+
+
+async def test_a_node_that_is_preferred_leads(autojump_clock: trio.testing.MockClock) -> None:
+    async with world(groups=2, config=ReplicasConfig()) as it:
+        await until(lambda: it[TWO].replicas.groups[1].is_leader)
+
+        for node in ALL:
+            it[node].replicas.prefer(1, THREE)
+        await until(lambda: it[THREE].replicas.groups[1].is_leader)
+        await trio.sleep(60)
+        assert it[THREE].replicas.groups[1].is_leader
+
+        for node in ALL:
+            it[node].replicas.prefer(1, None)
+        await until(lambda: it[TWO].replicas.groups[1].is_leader)
+
+
 async def test_snapshots_trim_the_log_once_everybody_holds_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -16,7 +16,15 @@ import trio
 
 from leveret.actors import ActorStopped, Probe, supervise
 from leveret.consensus.errors import BadMessage
-from leveret.consensus.group import TICK, Group, GroupConfig, GroupMessage, LinkChanged, Received
+from leveret.consensus.group import (
+    TICK,
+    TRANSFER_LAG_MAX,
+    Group,
+    GroupConfig,
+    GroupMessage,
+    LinkChanged,
+    Received,
+)
 from leveret.consensus.machine import Machine
 from leveret.consensus.messages import Message, parse, to_wire
 from leveret.storage import Journal, Snapshots
@@ -26,6 +34,9 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "raft"
 """All groups' messages; the group's number is in the message."""
+
+HAND_OVER_LOOK_S = 0.02
+"""How often a node that hands over looks whether another one leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,8 @@ class Replicas:
         self._peers = peers
         self._config = config or ReplicasConfig()
         self._asked_s: dict[int, float] = {}
+        self._preferred: dict[int, NodeId] = {}
+        self._is_leaving = False
         self._snapshotting = trio.Lock()
         """One at a time: two of one group at the same index would write the same file."""
         self.groups: tuple[Group, ...] = tuple(
@@ -138,6 +151,50 @@ class Replicas:
             if len(self._members) > 1:
                 nursery.start_soon(self._spread_leaders)
             task_status.started()
+
+    # Who leads.
+
+    def prefer(self, group: int, node: NodeId | None) -> None:
+        """Have `node` seek to lead a group, instead of the member whose turn it is by number.
+
+        None ends that. All nodes must be told the same; one that starts again has forgotten it.
+        """
+        if node is None:
+            self._preferred.pop(group, None)
+        else:
+            self._preferred[group] = node
+
+    async def hand_over(self, within_s: float) -> None:
+        """Have other members lead what this node leads; the first step of its stop.
+
+        Returns when they do, when there is nobody who could, or after `within_s`. From the call
+        on this node does not seek to lead, but does if it is elected.
+        """
+        self._is_leaving = True
+        with trio.move_on_after(within_s):
+            async with trio.open_nursery() as nursery:
+                for group in self.groups:
+                    if group.is_leader:
+                        nursery.start_soon(self._hand_over, group)
+
+    async def _hand_over(self, group: Group) -> None:
+        turn = group.number  # so that not one of the others gets all groups
+        while group.leader is None or group.leader == self._node:
+            if group.leader == self._node:
+                successor = self._successor(group, turn)
+                if successor is None:
+                    return
+                # False while one is under way; the next goes to another member.
+                turn += group.transfer(successor)
+            await trio.sleep(HAND_OVER_LOOK_S)
+
+    def _successor(self, group: Group, turn: int) -> NodeId | None:
+        """Return who could lead a group that is led here: one that keeps up, if any does."""
+        peers = group.status().peers
+        linked = sorted(node for node in peers if node in self._peers.up)
+        abreast = [node for node in linked if peers[node].lag <= TRANSFER_LAG_MAX]
+        able = abreast or linked
+        return able[turn % len(able)] if able else None
 
     # Mail.
 
@@ -223,11 +280,13 @@ class Replicas:
         )
 
     async def _spread_leaders(self) -> None:
-        while True:
+        while not self._is_leaving:
             await trio.sleep(self._config.spread_s)
             now_s = trio.current_time()
             for group in self.groups:
-                preferred = self._members[group.number % len(self._members)]
+                preferred = self._preferred.get(
+                    group.number, self._members[group.number % len(self._members)]
+                )
                 if preferred != self._node or group.leader == self._node:
                     continue
                 if now_s - self._asked_s.get(group.number, -1e9) < self._config.spread_retry_s:

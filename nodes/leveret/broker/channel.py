@@ -73,6 +73,7 @@ class Channel:
         self.epoch = epoch
         """Tells this opening of the number from earlier ones, for what comes late."""
         self.connection = connection
+        self._counters = connection.services.counters
         self.last_queue = ""
         """The queue declared last: what an empty name means."""
         self.prefetch = 0
@@ -257,6 +258,7 @@ class Channel:
             return
         self.connection.published(run.cost_bytes)
         self._under_way += len(run.records)
+        self._counters.published += len(run.records)
         before, self._last_run = self._last_run, run
         actor = self._actor
         assert actor is not None, "a run has an exchange"
@@ -278,6 +280,8 @@ class Channel:
             self._look_if_idle()
         if self._confirms is not None and run.first_confirm:
             self._confirms.done(run.first_confirm, len(run.records), refused=run.refused)
+            if not run.refused:
+                self._counters.confirmed += len(run.records)
 
     async def all_taken(self) -> None:
         """Wait until the queues have all that was published here so far.
@@ -351,6 +355,7 @@ class Channel:
             if not consumer.no_ack:
                 self._unacked[tag] = Unacked(message.uid, sequence, consumer)
         self._tag = tag
+        self._counters.delivered += len(sequences)
         self.connection.written(message, len(sequences), size_bytes)
 
     def holder(self, uid: int, *, no_ack: bool) -> ConsumerEntry:
@@ -373,6 +378,7 @@ class Channel:
     def write_got(self, entry: ConsumerEntry, got: Got) -> None:
         """Send the message that basic.get took."""
         self._tag += 1
+        self._counters.delivered += 1
         if not entry.consumer.no_ack:
             self._unacked[self._tag] = Unacked(entry.uid, got.sequence, entry.consumer)
         self.connection.out.append(
@@ -458,6 +464,7 @@ class Channel:
         """Tell the queues what was settled since the last time."""
         to_settle, self._to_settle = self._to_settle, {}
         for uid, sequences in to_settle.items():
+            self._counters.settled += len(sequences)
             self._tell_queue(uid, Settle(sequences))
         if self._leaving:
             self._detach_leaving()

@@ -22,6 +22,7 @@ from leveret.catalog.commands import DeleteQueue
 
 from .access import ResourceRefused
 from .channel import Channel
+from .counters import Counters
 from .messages import (
     ConsumerCancelled,
     Deliver,
@@ -80,6 +81,7 @@ class Services:
         self.access = access
         self.timers = timers
         self.random_bytes = random_bytes
+        self.counters = Counters()
 
 
 class Session:

@@ -89,6 +89,7 @@ class Directory:
         self._exchanges: dict[tuple[str, str], Ref[PublishRun]] = {}
         self._queues: dict[int, Ref[QueueMessage]] = {}
         self._logs: dict[int, HomeLog | AwayLog] = {}
+        self._desks: dict[int, Desk] = {}
         self._consumer_number = 0
         self._early: dict[int, list[tuple[int, tuple[object, ...]]]] = {}
         """Messages for queues that this node's catalog does not know yet, by uid."""
@@ -139,7 +140,19 @@ class Directory:
             )
             if ref is not None:
                 self._queues[uid] = ref
+                self._desks[uid] = desk
         return ref
+
+    def depth(self) -> tuple[int, int]:
+        """Return how many messages are ready, and how many consumers hold.
+
+        Those of the queues that this node leads.  Costs a step a queue.
+        """
+        messages = sum(shard.messages for shard in self._shards.values() if shard.is_leader)
+        messages += sum(log.messages for log in self._logs.values() if isinstance(log, HomeLog))
+        unacked = sum(desk.unacked for desk in self._desks.values())
+        # What is being settled is in neither number, and the two are not of one moment.
+        return max(messages - unacked, 0), unacked
 
     def queue_numbers(self) -> tuple[int, int]:
         """Return how many exchange and queue actors there are."""
@@ -235,6 +248,7 @@ class Directory:
         if isinstance(log, AwayLog):
             log.dropped()
         ref = self._queues.pop(uid, None)
+        self._desks.pop(uid, None)
         if ref is not None:
             tell(ref, Deleted())
             ref.close()

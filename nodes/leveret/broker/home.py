@@ -55,6 +55,12 @@ class HomeLog:
         """Return the queue's state; None before its first message."""
         return self._machine.queues.get(uid)
 
+    @property
+    def messages(self) -> int:
+        """How many messages the queue holds."""
+        state = self._machine.queues.get(self._uid)
+        return 0 if state is None else state.live
+
     def read(self, entry: int) -> memoryview:
         """Return the command that is entry `entry`."""
         return memoryview(self._entries[entry])

@@ -165,6 +165,7 @@ class QueueActor(Actor[QueueMessage]):
         lead = self._leading()
         if lead is not None:
             self._dispatch(lead)
+        self._desk.unacked = 0 if lead is None else lead.unacked
 
     # Into the log
 

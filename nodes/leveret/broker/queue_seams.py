@@ -69,3 +69,5 @@ class Desk:
         self.requests = 0
         """The number of the last request to the leader."""
         self.was_open = False
+        self.unacked = 0
+        """Messages that consumers hold, as of the last batch; 0 unless this node leads."""

@@ -44,6 +44,18 @@ class DataUnusable(Failure):
     exit_code = 4
 
 
+class NodeUnreachable(Failure):
+    """No running node was found, or it does not answer."""
+
+    exit_code = 5
+
+
+class NotDone(Failure):
+    """The node refused what was asked, or could not do it now."""
+
+    exit_code = 6
+
+
 class InternalFailure(Failure):
     """A bug, or a broken machine (EX_SOFTWARE of sysexits.h)."""
 

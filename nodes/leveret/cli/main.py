@@ -14,6 +14,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "node": ("leveret.cli.node:node", "Run one node, alone or as a member of a cluster."),
         "cluster": ("leveret.cli.cluster:cluster", "Run a whole cluster on this machine."),
     },
+    "Look after it": {
+        "ctl": ("leveret.cli.ctl:ctl", "Ask a running node, or have it do something."),
+    },
     "Configure": {
         "config": ("leveret.cli.config:config", "Show the configuration, or all there is to set."),
     },
@@ -24,6 +27,7 @@ EXAMPLES = """\
   leveret node                      a broker on amqp://guest:guest@127.0.0.1:5672/
   leveret cluster                   three nodes on ports 5672, 5673 and 5674
   leveret cluster --demo            the same with traffic: kill a node and watch
+  leveret ctl cluster status        its nodes, who leads, who is behind
   leveret config show               every setting and where its value comes from"""
 
 

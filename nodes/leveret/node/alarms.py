@@ -59,6 +59,10 @@ class Alarms:
         """Whether the disk of this node is low."""
         return self._node in self._low
 
+    def texts(self) -> list[str]:
+        """Return the alarms that this node knows of, in words."""
+        return [f"{REASON} on node {node}" for node in sorted(self._low)]
+
     async def run(self) -> None:
         """Look at the disk until cancelled."""
         while True:

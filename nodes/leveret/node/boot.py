@@ -35,6 +35,12 @@ from leveret.storage import Journal, JournalConfig, Snapshots, SyncFailed
 from leveret.transport import Address, ClusterCredentials, Identity, NodeId, Peers, TlsFiles
 
 from .alarms import Alarms
+from .control.admin import Admin
+from .control.controls import Controls
+from .control.parts import NodeParts
+from .control.rates import RateMeter
+from .control.server import ControlServer
+from .control.verbs import add_verbs
 from .definitions import Definitions, read_definitions
 from .endpoints import Endpoints
 from .outside import REAL
@@ -57,6 +63,8 @@ BOOT_FILE: Final = "boot"
 SHUTDOWN_REASON: Final = "broker forced connection closure with reason 'shutdown'"
 MAJORITY_LOG_S: Final = 5.0
 """How often a starting node says that it waits for the others."""
+HAND_OVER_S: Final = 2.0
+"""How long a stopping node waits for others to lead what it leads."""
 LAST_WRITES_S: Final = 1.0
 """How long a stopping node waits for the log to take its last submissions."""
 
@@ -158,6 +166,8 @@ async def _run(
         rng=rng,
         make_nonce=outside.secret_bytes,
     )
+    controls = Controls()
+    admin = Admin(node, peers, controls)
     catalog_machine = CatalogMachine()
     shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
     replicas = Replicas(
@@ -211,9 +221,31 @@ async def _run(
                 free_limit_bytes=config.storage.disk_free_limit_bytes,
                 changed=listener.block,
             )
+            parts = NodeParts(
+                config=config,
+                boot=boot,
+                started_s=trio.current_time(),
+                disk=disk,
+                alarms=alarms,
+                peers=peers,
+                replicas=replicas,
+                catalog=catalog,
+                directory=directory,
+                listener=listener,
+                rates=RateMeter(services.counters),
+                endpoints=Endpoints(
+                    amqp=tuple(_address(bound) for bound in plain),
+                    amqp_tls=tuple(_address(bound) for bound in secured),
+                    peers=peers_at,
+                ),
+            )
+            add_verbs(controls, parts, admin)
             ground.start_soon(timers.run)
             ground.start_soon(alarms.run)
+            ground.start_soon(parts.rates.run)
+            ground.start_soon(admin.run)
             await ground.start(replicas.run)
+            await ground.start(ControlServer(config.node.data_dir, controls).run)
             ground.start_soon(
                 partial(give_space_back, journal, replicas, is_low=lambda: alarms.is_low)
             )
@@ -223,15 +255,13 @@ async def _run(
                     ground.start_soon(listener.serve, bound)
                 for bound in secured:
                     ground.start_soon(partial(listener.serve, bound, tls=context))
-                on_ready(
-                    Endpoints(
-                        amqp=tuple(_address(bound) for bound in plain),
-                        amqp_tls=tuple(_address(bound) for bound in secured),
-                        peers=peers_at,
-                    )
-                )
+                parts.phase = "serving"
+                on_ready(parts.endpoints)
                 log.info("ready", extra={"node": node, "boot": boot})
                 await stop.wait()
+            parts.phase = "stopping"
+            # While clients are still served: those of the other nodes do not notice then.
+            await replicas.hand_over(HAND_OVER_S)
             for bound in (*plain, *secured):
                 bound.close()
             await listener.close_all(SHUTDOWN_REASON)

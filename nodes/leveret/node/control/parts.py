@@ -1,0 +1,40 @@
+"""The parts of a running node that the controls look at and act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leveret.broker.directory import Directory
+    from leveret.broker.listener import Listener
+    from leveret.catalog import Catalog
+    from leveret.consensus import Replicas
+    from leveret.node.alarms import Alarms
+    from leveret.node.config import NodeConfig
+    from leveret.node.endpoints import Endpoints
+    from leveret.storage import Disk
+    from leveret.transport import Peers
+
+    from .rates import RateMeter
+    from .replies import Phase
+
+
+@dataclass(kw_only=True)
+class NodeParts:
+    """Made by whoever composes the node, who also keeps `phase` and `endpoints` true."""
+
+    config: NodeConfig
+    boot: int
+    started_s: float
+    """By trio's clock."""
+    disk: Disk
+    alarms: Alarms
+    peers: Peers
+    replicas: Replicas
+    catalog: Catalog
+    directory: Directory
+    listener: Listener
+    rates: RateMeter
+    endpoints: Endpoints
+    phase: Phase = "starting"

@@ -1,0 +1,47 @@
+"""One picture out of what several nodes tell of a group."""
+
+from __future__ import annotations
+
+from leveret.node.control.cluster_status import group_seen
+from leveret.node.control.replies import GroupHere, MemberLag, MemberSeen
+
+
+def here(role: str, *, term: int = 3, applied: int = 10, lags: dict[int, int] = {}) -> GroupHere:  # noqa: B006
+    return GroupHere(
+        group=1,
+        role=role,
+        term=term,
+        leader=None,
+        is_ready=role == "leader",
+        commit_index=applied,
+        applied_index=applied,
+        last_index=applied,
+        peers={node: MemberLag(match_index=applied - lag, lag=lag) for node, lag in lags.items()},
+    )
+
+
+def test_the_leader_tells_how_far_the_others_are_also_those_that_are_silent() -> None:
+    group = group_seen(1, {1: here("leader", lags={2: 0, 3: 7}), 2: here("follower", applied=9)})
+
+    assert (1, 3) == (group.leader, group.term)
+    assert [
+        MemberSeen(node=1, role="leader", applied_index=10, lag=0),
+        MemberSeen(node=2, role="follower", applied_index=9, lag=0),
+        MemberSeen(node=3, role=None, applied_index=None, lag=7),
+    ] == group.members
+
+
+def test_a_leader_of_an_older_term_leads_no_more() -> None:
+    group = group_seen(
+        1, {1: here("leader", term=3, lags={2: 0}), 2: here("leader", term=4, lags={1: 2})}
+    )
+
+    assert (2, 4) == (group.leader, group.term)
+    assert [2, 0] == [member.lag for member in group.members]
+
+
+def test_without_a_leader_nobody_knows_who_is_behind() -> None:
+    group = group_seen(1, {1: here("candidate", applied=8), 2: here("follower", applied=9)})
+
+    assert (None, 9) == (group.leader, group.applied_index)
+    assert [None, None] == [member.lag for member in group.members]
