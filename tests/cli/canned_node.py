@@ -73,6 +73,7 @@ def node_status(**fields: object) -> NodeStatus:
         "version": "0.1.0",
         "pid": 4711,
         "phase": "serving",
+        "incarnation": 1,
         "boot": 1,
         "uptime_s": 125.0,
         "data_dir": "/var/lib/leveret",
@@ -107,6 +108,7 @@ def cluster_status() -> ClusterStatus:
                 name=f"node-{node}",
                 is_up=node != 3,
                 addresses=[f"amqp://127.0.0.1:567{node + 1}"],
+                incarnation=1,
                 boot=1,
                 phase=phase,  # type: ignore[arg-type]
                 version="0.1.0" if phase else None,

@@ -245,7 +245,8 @@ async def _run(
             ground.start_soon(parts.rates.run)
             ground.start_soon(admin.run)
             await ground.start(replicas.run)
-            await ground.start(ControlServer(config.node.data_dir, controls).run)
+            if outside.has_control_socket:
+                await ground.start(ControlServer(config.node.data_dir, controls).run)
             ground.start_soon(
                 partial(give_space_back, journal, replicas, is_low=lambda: alarms.is_low)
             )

@@ -46,6 +46,7 @@ class Outside:
     secret_bytes: so many bytes that nobody can foretell.
     in_thread: runs work that takes long away from the loop.
     tune_memory: called once, when all that lives as long as the node is there.
+    has_control_socket: whether an operator can reach the node through its data folder.
     """
 
     open_disk: Callable[[NodeConfig], HeldDisk]
@@ -53,6 +54,7 @@ class Outside:
     secret_bytes: Callable[[int], bytes]
     in_thread: InThread
     tune_memory: Callable[[], None]
+    has_control_socket: bool = False
 
 
 def open_real_disk(config: NodeConfig) -> RealDisk:
@@ -93,5 +95,6 @@ REAL: Final = Outside(
     secret_bytes=secrets.token_bytes,
     in_thread=_in_thread,
     tune_memory=_tune_garbage_collection,
+    has_control_socket=True,
 )
 """The machine itself."""

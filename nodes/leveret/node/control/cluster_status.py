@@ -39,6 +39,7 @@ async def cluster_status(parts: NodeParts, admin: Admin, _: NoArguments) -> Clus
             name=node.name,
             is_up=node.id == admin.node or node.id in admin.others,
             addresses=list(node.addresses),
+            incarnation=node.incarnation,
             boot=node.boot,
             phase=by.phase if (by := told.get(node.id)) else None,
             version=by.version if by else None,

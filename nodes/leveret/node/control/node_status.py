@@ -31,6 +31,7 @@ async def status(parts: NodeParts, _: NoArguments) -> NodeStatus:
         version=version(),
         pid=os.getpid(),
         phase=parts.phase,
+        incarnation=known.incarnation if (known := model.node(config.node.id)) else 0,
         boot=parts.boot,
         uptime_s=round(trio.current_time() - parts.started_s, 1),
         data_dir=str(config.node.data_dir),

@@ -62,6 +62,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     pid: int
     phase: Phase
+    incarnation: int
+    """Of its data folder; 0 before it is known to the cluster."""
     boot: int
     uptime_s: float
     data_dir: str
@@ -92,6 +94,7 @@ class NodeSeen(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     is_up: bool
     addresses: list[str]
+    incarnation: int
     boot: int
     phase: Phase | None
     """None if it did not tell; likewise `version`."""

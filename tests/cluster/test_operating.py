@@ -1,0 +1,148 @@
+"""What an operator does to real nodes: asks them, stops them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pika
+import pytest
+
+from chaos.load import Publisher
+from leveret.cli.ask import ask_once
+from leveret.node.control.replies import ClusterStatus, NodeStatus
+from tests.cluster.conftest import Cluster
+from tests.support import nodes
+from tests.support.nodes import LeveretProcess
+
+ELECTION_S = 3.0
+"""Of the patient cluster: whoever waits for an election waits at least so long."""
+
+
+def data_of(member: LeveretProcess) -> Path:
+    return Path(member.arguments[member.arguments.index("--data-dir") + 1])
+
+
+def status(member: LeveretProcess) -> NodeStatus:
+    return ask_once(data_of(member), "status", NodeStatus)
+
+
+def ctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "leveret.cli.main", "ctl", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.fixture
+def patient_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three members that are slow to elect, so that one election would be noticed."""
+    settings = (
+        f"consensus.election_timeout_min_s={ELECTION_S}",
+        f"consensus.election_timeout_max_s={ELECTION_S + 1}",
+        "consensus.quorum_timeout_s=3",
+    )
+    cluster = Cluster(nodes.members(tmp_path, settings=settings))
+    try:
+        cluster.heal()
+        yield cluster
+    finally:
+        cluster.kill_all()
+
+
+def wait_for_spread_leaders(cluster: Cluster) -> None:
+    """Wait until each node leads every third group, as they agree on after a start."""
+    deadline_s = time.monotonic() + 30
+    while [g.leader for g in status(cluster[0]).groups] != [g % 3 + 1 for g in range(9)]:
+        assert time.monotonic() < deadline_s, "the leaders are not spread"
+        time.sleep(0.1)
+
+
+def test_ctl_shows_a_node_and_its_cluster(cluster: Cluster) -> None:
+    folder = str(data_of(cluster[1]))
+
+    one = ctl("status", "--data-dir", folder)
+    assert 0 == one.returncode, one.stderr
+    assert one.stdout.startswith("Node 2, node-2\n")
+
+    shown = ctl("cluster", "status", "--data-dir", folder, "--json")
+    assert 0 == shown.returncode, shown.stderr
+    seen = json.loads(shown.stdout)
+    assert [(1, True), (2, True), (3, True)] == [(n["node"], n["is_up"]) for n in seen["nodes"]]
+    assert list(range(9)) == [group["group"] for group in seen["groups"]]
+
+
+def test_the_cluster_is_shown_without_a_node_that_was_killed(cluster: Cluster) -> None:
+    cluster[2].kill()
+
+    seen = ask_once(data_of(cluster[0]), "cluster status", ClusterStatus)
+    while seen.nodes[2].is_up:  # its link is noticed to be broken at once, but not before
+        seen = ask_once(data_of(cluster[0]), "cluster status", ClusterStatus)
+
+    assert [True, True, False] == [node.is_up for node in seen.nodes]
+    assert [] == seen.nodes[2].leads
+
+
+def test_counts_are_those_of_what_clients_did(single: LeveretProcess) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(single.urls[0]))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.queue_declare("counted", durable=True)
+    for _ in range(7):
+        channel.basic_publish("", "counted", b"x")
+    taken = [channel.basic_get("counted")[0] for _ in range(3)]
+    channel.basic_ack(taken[0].delivery_tag)
+    channel.queue_declare("counted", passive=True)  # so that the ack has been handled
+
+    seen = status(single)
+
+    totals = seen.totals
+    assert (7, 7, 3, 1) == (
+        totals.published,
+        totals.confirmed,
+        totals.delivered,
+        totals.settled,
+    )
+    assert (1, 1, 2) == (seen.connections, seen.queues, seen.messages_unacked)
+    assert 7 - 3 <= seen.messages_ready <= 7 - 2
+    connection.close()
+
+
+def test_a_node_that_is_stopped_costs_clients_of_other_nodes_no_election(
+    patient_cluster: Cluster, name: str, publish: Callable[..., Publisher]
+) -> None:
+    cluster = patient_cluster
+    with pika.BlockingConnection(pika.URLParameters(cluster.url(0))) as connection:
+        connection.channel().queue_declare(name, durable=True)
+    wait_for_spread_leaders(cluster)
+    quiet = {g.group: g.commit_index for g in status(cluster[0]).groups}
+    with pika.BlockingConnection(pika.URLParameters(cluster.url(0))) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("", name, b"x")
+    busy = max(status(cluster[0]).groups, key=lambda g: g.commit_index - quiet[g.group])
+    assert busy.leader is not None
+    stopped = busy.leader - 1
+    before = status(cluster[stopped + 1]).groups
+    publisher = publish(cluster.url(stopped + 1), name)
+    publisher.wait_confirmed(300)
+
+    assert 0 == cluster[stopped].stop()
+
+    publisher.wait_confirmed(len(publisher.confirmed) + 500)
+    publisher.finish()
+    print(f"no confirm for {publisher.gap_s:.2f} s while the leader stopped")
+    # One term more for each group that was handed over, and none because the node is gone.
+    expected = {g.group: g.term + (g.leader == stopped + 1) for g in before}
+    for place in (stopped + 1, stopped + 2):
+        groups = status(cluster[place]).groups
+        assert expected == {g.group: g.term for g in groups}
+        assert all(g.leader not in {None, stopped + 1} for g in groups)
+    assert publisher.gap_s < ELECTION_S
