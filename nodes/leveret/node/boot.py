@@ -43,6 +43,7 @@ from .control.server import ControlServer
 from .control.verbs import add_verbs
 from .definitions import Definitions, read_definitions
 from .endpoints import Endpoints
+from .lost_nodes import LostNodes
 from .outside import REAL
 from .space import give_space_back
 from .tls import server_context
@@ -244,6 +245,15 @@ async def _run(
             ground.start_soon(alarms.run)
             ground.start_soon(parts.rates.run)
             ground.start_soon(admin.run)
+            ground.start_soon(
+                LostNodes(
+                    node=node,
+                    links=peers,
+                    catalog=catalog,
+                    is_leader=lambda: replicas.groups[0].is_leader,
+                    lost_after_s=config.node.lost_after_s,
+                ).run
+            )
             await ground.start(replicas.run)
             if outside.has_control_socket:
                 await ground.start(ControlServer(config.node.data_dir, controls).run)

@@ -89,6 +89,14 @@ class NodeSection:
         "JSON file with users, virtual hosts and permissions in RabbitMQ's format of definitions,"
         " merged at each start; one node of a cluster needs it.",
     )
+    lost_after_s: float = setting(
+        5.0,
+        SECONDS,
+        "How long another node may be without a link.",
+        at_limit="Its queues that are not replicated are deleted: their consumers are cancelled.",
+        minimum=0.1,
+        maximum=86400,
+    )
     stop_timeout_s: float = setting(
         8.0,
         SECONDS,
