@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
 from leveret.transport import Address, ClusterCredentials, Identity, Refused
-from leveret.transport.handshake import Hello, Party, say_refused
+from leveret.transport.handshake import HELLO, Hello, Party
 from leveret.transport.identity import NodeId
+from leveret.transport.opening import read_opening, say_refused
 
 from .support import ONE, TOKEN, identity
 
@@ -29,6 +30,7 @@ class MemoryWire:
     ) -> None:
         self.remote = Address("127.0.0.1", 1)
         self.certified = certified
+        self.peer_certificate: bytes | None = None
         self.is_tls = certified is not None
         self._stream = stream
 
@@ -72,6 +74,11 @@ def wires(
     )
 
 
+async def accept(acceptor: Party, wire: MemoryWire) -> tuple[Hello, bytes]:
+    """Speak as `acceptor` from the first byte on."""
+    return await acceptor.accept(wire, await read_opening(wire, (HELLO,), max_bytes=4096))
+
+
 def anyone(_: Hello) -> None:
     """Accept whoever answers."""
 
@@ -97,8 +104,8 @@ async def meet(
                 await say_refused(wire, str(refused))
             wire.close()
 
-    async def accept() -> Hello:
-        hello, proof = await acceptor.accept(far)
+    async def welcome() -> Hello:
+        hello, proof = await accept(acceptor, far)
         await far.write_frame("#welcome", proof)
         return hello
 
@@ -110,7 +117,7 @@ async def meet(
                 near,
                 lambda: dialler.dial(near, expected=expected, number=3, check=check),
             )
-            nursery.start_soon(end, "accept", far, accept)
+            nursery.start_soon(end, "accept", far, welcome)
     return ends["dial"], ends["accept"]
 
 
@@ -205,7 +212,7 @@ async def test_the_token_never_crosses_the_wire() -> None:
 
     near.send_all, far.send_all = spy_near, spy_far  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(party(identity(1)).accept, far)
+        nursery.start_soon(accept, party(identity(1)), far)
         with trio.move_on_after(0.1):
             await party(identity(2)).dial(near, expected=ONE, number=1, check=anyone)
         nursery.cancel_scope.cancel()
@@ -234,9 +241,9 @@ def hello_payload(**changes: object) -> dict[str, object]:
         (hello_payload(name=""), "name is malformed"),
         (hello_payload(name="a\nERROR forged"), "name is malformed"),
         (hello_payload(name="x" * 256), "name is malformed"),
-        (hello_payload(incarnation=-1), "incarnation is malformed"),
-        (hello_payload(incarnation=1 << 63), "incarnation is malformed"),
-        (hello_payload(boot=-1), "boot is malformed"),
+        (hello_payload(incarnation=-1), "incarnation is out of bounds"),
+        (hello_payload(incarnation=1 << 63), "incarnation is out of bounds"),
+        (hello_payload(boot=-1), "boot is out of bounds"),
         (hello_payload(nonce=b"short"), "nonce is malformed"),
         (hello_payload(instance=None), "instance is malformed"),
     ],
@@ -267,7 +274,7 @@ async def test_garbage_is_refused_with_a_reason(said: bytes, reason: str) -> Non
     await far.send_all(said)
 
     with pytest.raises(Refused, match=reason):
-        await party(identity(1)).accept(near)
+        await accept(party(identity(1)), near)
 
 
 async def test_a_refusal_cannot_forge_lines_of_the_log() -> None:
@@ -283,13 +290,13 @@ async def test_a_refusal_cannot_forge_lines_of_the_log() -> None:
 async def test_what_follows_the_welcome_is_left_to_the_link() -> None:
     near, far = wires()
 
-    async def accept() -> None:
-        _, proof = await party(identity(1)).accept(far)
+    async def welcome() -> None:
+        _, proof = await accept(party(identity(1)), far)
         await far.write_frame("#welcome", proof)
         await far.send_all(b"later")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(accept)
+        nursery.start_soon(welcome)
         await party(identity(2)).dial(near, expected=ONE, number=1, check=anyone)
 
     assert b"later" == await near.receive(100)
@@ -305,6 +312,6 @@ def test_arbitrary_first_bytes_end_in_a_refusal_or_a_lost_connection(
         await far.send_all(struct.pack("<I", len(said)) + said if as_body else said)
         await far.finish()
         with pytest.raises((Refused, ConnectionResetError)):
-            await party(identity(1)).accept(near)
+            await accept(party(identity(1)), near)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -239,7 +239,8 @@ async def test_an_older_incarnation_is_refused_and_both_sides_say_why(
         second.peers.add_peer(ONE, await start(nursery, first))
         witness = first if old_dials else second
         await start(nursery, second)
-        await witness.heard("up", old.node)
+        await first.heard("up", TWO)
+        await second.heard("up", ONE)
         # The catalog says that the node has a newer folder: its link breaks and is not made anew.
         witness.peers.add_peer(
             old.node, second.address if old_dials else first.address, incarnation=8
@@ -249,13 +250,12 @@ async def test_an_older_incarnation_is_refused_and_both_sides_say_why(
             while sum(r.message == "no link" for r in caplog.records) < 2:
                 await trio.lowlevel.checkpoint()
         assert [("up", old.node), ("down", old.node)] == witness.events
+        reasons = {reason(r) for r in caplog.records if r.message == "no link"}
         nursery.cancel_scope.cancel()
 
     why = f"the data folder of node {old.node} was replaced by a newer one; start the node with the"
     why += " newer folder, or with an empty one"
-    assert {f"refused by this node: {why}", f"refused by the other node: {why}"} == {
-        reason(r) for r in caplog.records if r.message == "no link"
-    }
+    assert {f"refused by this node: {why}", f"refused by the other node: {why}"} == reasons
 
 
 async def test_the_newest_incarnation_is_remembered_while_its_node_is_down(

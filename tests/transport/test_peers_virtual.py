@@ -305,6 +305,56 @@ async def test_a_removed_node_is_no_longer_dialled(autojump_clock: MockClock, ne
         nursery.cancel_scope.cancel()
 
 
+async def test_another_address_is_dialled_at_once_and_what_goes_wrong_there_is_news(
+    autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with trio.open_nursery() as nursery:
+        second = Node(identity(2), members={ONE: ANYWHERE._replace(port=9)})
+        await start(nursery, second)
+        await trio.sleep(60)  # the next attempts are up to two seconds apart
+        second.peers.add_peer(ONE, ANYWHERE._replace(port=8))
+        await wait_all_tasks_blocked()
+
+        assert (8, trio.current_time()) == net.dials[-1]
+        nursery.cancel_scope.cancel()
+    assert ["127.0.0.1:9", "127.0.0.1:8"] == [r.__dict__["address"] for r in caplog.records]
+
+
+async def test_a_link_stays_when_its_node_moves_and_the_next_is_made_there(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        first, second = await pair(nursery)
+        second.peers.add_peer(ONE, ANYWHERE._replace(port=8))
+        await trio.sleep(60)
+        assert [("up", ONE)] == second.events
+
+        first.scope.cancel()
+        await second.heard("down", ONE)
+        moved = Node(identity(1, boot=2), listen=ANYWHERE._replace(port=8))
+        await start(nursery, moved)
+        await second.heard("up", ONE, times=2)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_is_removed_and_added_again_is_dialled_and_told_of_anew(
+    autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with trio.open_nursery() as nursery:
+        second = Node(identity(2), members={ONE: ANYWHERE._replace(port=9)})
+        await start(nursery, second)
+        await trio.sleep(10)
+        second.peers.remove_peer(ONE)
+        second.peers.add_peer(ONE, ANYWHERE._replace(port=9))  # before its task has ended
+        await trio.sleep(10)
+
+        assert net.dials[-1][1] > 18
+        nursery.cancel_scope.cancel()
+    assert ["node not reached, dialling on"] * 2 == [r.message for r in caplog.records]
+
+
 async def test_messages_for_nobody_are_dropped_and_said_once(
     autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,9 +13,10 @@ from leveret.transport import (
     ClusterCredentials,
     TlsFiles,
     TransportError,
+    found_cluster,
     new_token,
 )
-from leveret.transport.security import certified_node
+from leveret.transport.security import NodeKey, certified_node, newcomer_context
 
 from .support import ONE, TWO
 
@@ -122,10 +123,78 @@ def test_certificates_that_do_not_fit_their_key_are_a_clear_error(tmp_path: Path
         TlsFiles(one.authority, one.certificate, two.key).context(server_side=True)
 
 
-def test_contexts_are_mutual_and_tls_1_3(tmp_path: Path) -> None:
+def test_contexts_are_of_tls_1_3_and_only_a_newcomer_checks_nothing(tmp_path: Path) -> None:
     files = CertificateAuthority.create("hares", now=NOW).issue(ONE, tmp_path, now=NOW)
 
-    for server_side in (True, False):
-        context = files.context(server_side=server_side)
-        assert ssl.CERT_REQUIRED == context.verify_mode
-        assert ssl.TLSVersion.TLSv1_3 == context.minimum_version
+    modes = [
+        (context.verify_mode, context.minimum_version)
+        for context in (
+            files.context(server_side=True),
+            files.context(server_side=False),
+            newcomer_context(),
+        )
+    ]
+
+    assert [
+        (ssl.CERT_OPTIONAL, ssl.TLSVersion.TLSv1_3),
+        (ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_3),
+        (ssl.CERT_NONE, ssl.TLSVersion.TLSv1_3),
+    ] == modes
+
+
+def test_the_first_node_has_all_that_it_takes_to_admit_others(tmp_path: Path) -> None:
+    token = new_token()
+
+    credentials = found_cluster(
+        "hares", ONE, tmp_path / "tls", needs_tls=True, token=token, now=NOW
+    )
+
+    assert credentials == ClusterCredentials.load(tmp_path / "tls")
+    assert ClusterCredentials("hares", token, credentials.tls) == credentials
+    assert credentials.tls is not None
+    assert credentials.tls.authority_key.exists()
+    assert {0o600} == {mode(path) for path in (tmp_path / "tls").iterdir()}
+    credentials.tls.context(server_side=True)
+
+
+def test_the_first_node_on_loopback_has_a_token_only(tmp_path: Path) -> None:
+    found_cluster("hares", ONE, tmp_path, needs_tls=False, token=new_token(), now=NOW)
+
+    assert ["cluster", "token"] == sorted(path.name for path in tmp_path.iterdir())
+    assert ClusterCredentials.load(tmp_path).tls is None
+
+
+def test_a_certificate_is_checked_by_whose_key_it_is_for(tmp_path: Path) -> None:
+    authority, other = (CertificateAuthority.create("hares", now=NOW) for _ in range(2))
+    key = NodeKey.create()
+    pem, _ = authority.pem()
+    certificate = authority.certify(key.public, TWO, now=NOW)
+
+    key.check(certificate, authority=pem, cluster="hares", node=TWO)
+    for wrong, reason in (
+        ({"node": ONE}, "another node"),
+        ({"cluster": "rabbits"}, "another node"),
+        ({"authority": other.pem()[0]}, "not of the cluster's authority"),
+        ({"authority": b"garbage"}, "."),
+    ):
+        given = {"authority": pem, "cluster": "hares", "node": TWO} | wrong
+        with pytest.raises(ValueError, match=reason):
+            key.check(certificate, **given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="another key"):
+        NodeKey.create().check(certificate, authority=pem, cluster="hares", node=TWO)
+
+
+@pytest.mark.parametrize("der", [b"", b"garbage", bytes(91)])
+def test_what_is_no_public_key_is_not_certified(der: bytes) -> None:
+    with pytest.raises(TransportError, match="public key is malformed"):
+        CertificateAuthority.create("hares", now=NOW).certify(der, TWO, now=NOW)
+
+
+def test_an_authority_and_a_key_that_do_not_belong_together_are_a_clear_error(
+    tmp_path: Path,
+) -> None:
+    CertificateAuthority.create("hares", now=NOW).save(tmp_path / "1")
+    CertificateAuthority.create("hares", now=NOW).save(tmp_path / "2")
+
+    with pytest.raises(TransportError, match="the key is not that of the certificate"):
+        CertificateAuthority.of_files("hares", tmp_path / "1/ca.pem", tmp_path / "2/ca.key")

@@ -3,23 +3,31 @@
 `Peers` is the whole of it for the packages above; the rest makes what `Peers` takes.
 """
 
+from .admission import Admission, JoinRequest
 from .config import TransportConfig
 from .errors import EnvelopeError, Refused, TransportError
 from .identity import Address, Identity, NodeId
+from .joining import Joined, NotReached, join
 from .peers import Peers
-from .security import CertificateAuthority, ClusterCredentials, TlsFiles, new_token
+from .security import CertificateAuthority, ClusterCredentials, TlsFiles, found_cluster, new_token
 
 __all__ = [
     "Address",
+    "Admission",
     "CertificateAuthority",
     "ClusterCredentials",
     "EnvelopeError",
     "Identity",
+    "JoinRequest",
+    "Joined",
     "NodeId",
+    "NotReached",
     "Peers",
     "Refused",
     "TlsFiles",
     "TransportConfig",
     "TransportError",
+    "found_cluster",
+    "join",
     "new_token",
 ]

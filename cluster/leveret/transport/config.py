@@ -30,6 +30,13 @@ class TransportConfig:
     handshakes_max: int = 64
     """Strangers at once; further connections are closed at accept. A real peer dials again."""
 
+    join_timeout_s: float = 30.0
+    """For the cluster to admit a newcomer that has proved to hold the token; after it the newcomer
+    is refused, and may ask again."""
+
+    joins_max: int = 4
+    """Newcomers at once that have proved to hold the token; further ones are refused."""
+
     queue_limit_bytes: int = 256 * MIB
     """Unsent bytes of one link; above it the link is dropped and made anew (its bytes are lost)."""
 
@@ -60,4 +67,6 @@ class TransportConfig:
         assert 0 < self.retry_min_s <= self.retry_max_s
         assert self.handshake_timeout_s > 0
         assert self.handshakes_max > 0
+        assert self.join_timeout_s > 0
+        assert self.joins_max > 0
         assert self.receive_bytes > 0

@@ -18,7 +18,7 @@ import trio
 
 from . import envelope
 from .errors import EnvelopeError
-from .handshake import REFUSED, refusal, say_refused
+from .opening import REFUSED, refusal, say_refused
 from .wire import WIRE_ERRORS, describe
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from .identity import Address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["accept_forever", "is_loopback", "listen"]
+__all__ = ["accept_forever", "is_loopback", "is_wildcard", "listen"]
 
 log = logging.getLogger("leveret.transport")
 
@@ -29,6 +29,14 @@ def is_loopback(host: str) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped.is_loopback
     return address.is_loopback
+
+
+def is_wildcard(host: str) -> bool:
+    """Tell whether `host` stands for all addresses of a machine, and so leads to none of them."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 async def listen(address: Address, *, has_tls: bool) -> tuple[trio.socket.SocketType, Address]:

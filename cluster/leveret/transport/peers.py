@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .admission import JOIN
+from .admitting import Admitter
 from .config import TransportConfig
 from .errors import Refused, TransportError
-from .handshake import WELCOME, Hello, Party, say_refused
+from .handshake import HELLO, WELCOME, Hello, Party
 from .link import Link, tick_s
 from .listener import accept_forever, is_loopback, listen
 from .notices import Notices
+from .opening import read_opening, say_refused
 from .wire import WIRE_ERRORS, connect, describe, plain, secure
 
 if TYPE_CHECKING:
     import random
     import ssl
     from collections.abc import Awaitable, Callable, Mapping
+    from datetime import datetime
 
+    from .admitting import JoinHandler
     from .identity import Address, Identity, NodeId
     from .security import ClusterCredentials
     from .wire import Wire
@@ -72,6 +77,7 @@ class Peers:
         tls = credentials.tls
         self._server_tls = tls.context(server_side=True) if tls else None
         self._client_tls = tls.context(server_side=False) if tls else None
+        self._admitter = Admitter(self._party, self._config, hosts=self._hosts)
         self._listen = listen
         self._members = {node: at for node, at in members.items() if node != identity.node}
         self._rng = rng
@@ -100,6 +106,15 @@ class Peers:
     def on_down(self, handler: Callable[[NodeId], None]) -> None:
         """Call `handler(node)` whenever a link is gone (not when this node itself stops)."""
         self._down_listeners.append(handler)
+
+    def on_join(self, handler: JoinHandler, *, now: Callable[[], datetime]) -> None:
+        """Let `await handler(request)` decide whether a newcomer becomes a member.
+
+        It is asked when the newcomer has proved to hold the token and was reached at its address,
+        for several at once, and cancelled after `join_timeout_s`. It raises Refused with a reason
+        for people, and no other error. `now` (with a time zone) dates the certificate.
+        """
+        self._admitter.handle_with(handler, now)
 
     def send(self, node: NodeId, channel: str, payload: object) -> bool:
         """Queue a message, encoded now; it goes out with all others queued by the next turn.
@@ -134,6 +149,8 @@ class Peers:
         """
         if node == self._me.node:
             return
+        if self._members.get(node, address) != address:
+            self._redial(node)
         self._members[node] = address
         if incarnation > self._incarnations.get(node, 0):
             self._incarnations[node] = incarnation
@@ -145,13 +162,24 @@ class Peers:
             self._nursery.start_soon(self._dial_forever, node)
 
     def remove_peer(self, node: NodeId) -> None:
-        """Let `node` be no member any more; its link goes down and no new one is accepted."""
+        """Let `node` be no member any more; its link goes down and no new one is accepted.
+
+        All that was known of it is forgotten, so that it may be added again like a new one.
+        """
         self._members.pop(node, None)
         self._incarnations.pop(node, None)
         if (link := self._links.get(node)) is not None:
             link.fail("it is no longer a member")
+        self._redial(node)
+
+    def _redial(self, node: NodeId) -> None:
+        """End the dialling or waiting under way; what comes next sees the node as it is then."""
+        self._notices.forget(f"dial {node}")
         if (scope := self._dials.get(node)) is not None:
             scope.cancel()
+
+    def _hosts(self) -> list[str]:
+        return [self._listen.host, *(address.host for address in self._members.values())]
 
     async def run(
         self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
@@ -223,7 +251,7 @@ class Peers:
         self._dial_count += 1
         number = self._dial_count
 
-        async def speak(wire: Wire) -> Link:
+        async def speak(wire: Wire, _: trio.CancelScope) -> Link:
             hello = await self._party.dial(wire, expected=node, number=number, check=self._check)
             self._check(hello)  # what is known may have changed during the proofs
             return Link(wire, hello, self._handlers, self._config)
@@ -244,8 +272,12 @@ class Peers:
         self._nursery.start_soon(self._accept, socket)
 
     async def _accept(self, socket: trio.socket.SocketType) -> None:
-        async def speak(wire: Wire) -> Link:
-            hello, welcome = await self._party.accept(wire)
+        async def speak(wire: Wire, deadline: trio.CancelScope) -> Link | None:
+            first = await read_opening(wire, (HELLO, JOIN), max_bytes=self._config.hello_max_bytes)
+            if first.channel == JOIN:
+                await self._admitter.admit(wire, first, until_proof=deadline)
+                return None
+            hello, welcome = await self._party.accept(wire, first)
             self._check(hello)
             self._check_newer(hello)
             link = Link(wire, hello, self._handlers, self._config)
@@ -292,18 +324,21 @@ class Peers:
         self,
         socket: trio.socket.SocketType,
         tls: ssl.SSLContext | None,
-        speak: Callable[[Wire], Awaitable[Link]],
+        speak: Callable[[Wire, trio.CancelScope], Awaitable[Link | None]],
         *,
         notice: str,
         about: str,
     ) -> Link | None:
-        """Do the handshake; None, with the socket closed and the reason logged, if it fails."""
+        """Speak until there is a link; None, with the socket closed, if there is to be none.
+
+        Then the reason is logged. `speak` may put off the deadline that it is given.
+        """
         link: Link | None = None
         wire: Wire | None = None
         try:
-            with trio.fail_after(self._config.handshake_timeout_s):
+            with trio.fail_after(self._config.handshake_timeout_s) as deadline:
                 wire = await self._wrap(socket, tls)
-                link = await speak(wire)
+                link = await speak(wire, deadline)
         except Refused as refused:
             if refused.by_peer:
                 self._warn(notice, about, f"refused by the other node: {refused}")

@@ -34,6 +34,12 @@ __all__ = [
 WIRE_ERRORS = (OSError, trio.ClosedResourceError)
 """What the methods of a wire raise when the connection is of no more use."""
 
+SPEAKS_TLS = 0x16
+"""The first octet of a TLS client."""
+SPEAK_TLS = b"\x15\x03\x03\x00\x02\x02\x46"
+"""The alert `protocol_version` in a record of its own: what OpenSSL says to one who begins in
+another version, but not to one who does not begin as TLS does; he should hear it too."""
+
 TLS_SLICE_BYTES = 256 * 1024
 """Bytes given to OpenSSL at once: it encrypts all of them before any goes out."""
 
@@ -43,7 +49,9 @@ class Wire(Protocol):
 
     remote: Address
     certified: tuple[str, NodeId] | None
-    """Cluster and node of the other side's verified certificate; None without TLS."""
+    """Cluster and node of the other side's verified certificate; None without one."""
+    peer_certificate: bytes | None
+    """The other side's certificate (DER), verified or not; None without one."""
     is_tls: bool
 
     async def receive(self, max_bytes: int) -> bytes:
@@ -68,6 +76,7 @@ class PlainWire:
 
     is_tls = False
     certified: tuple[str, NodeId] | None = None
+    peer_certificate: bytes | None = None
 
     def __init__(self, socket: trio.socket.SocketType, remote: Address) -> None:
         self.remote = remote
@@ -94,7 +103,7 @@ class PlainWire:
 
 
 class TlsWire:
-    """A socket under mutual TLS; `handshake` comes first."""
+    """A socket under TLS; `handshake` comes first."""
 
     is_tls = True
 
@@ -108,9 +117,11 @@ class TlsWire:
     ) -> None:
         self.remote = remote
         self.certified: tuple[str, NodeId] | None = None
+        self.peer_certificate: bytes | None = None
         self._raw = PlainWire(socket, remote)
         self._received, self._unsent = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._received, self._unsent, server_side=server_side)
+        self._is_server = server_side
         # The reader too has bytes to send: answers to key updates, alerts.
         self._send_lock = trio.Lock()
 
@@ -121,6 +132,8 @@ class TlsWire:
             TransportError: TLS failed, on this side or by the other's alert; said why.
             OSError: the connection broke.
         """
+        if self._is_server:
+            await self._take_first()
         while True:
             try:
                 self._tls.do_handshake()
@@ -135,6 +148,7 @@ class TlsWire:
                 break
         await self._flush()
         self.certified = certified_node(self._tls.getpeercert() or {})
+        self.peer_certificate = self._tls.getpeercert(binary_form=True)
 
     async def receive(self, max_bytes: int) -> bytes:
         parts: list[bytes] = []
@@ -173,8 +187,20 @@ class TlsWire:
     def close(self) -> None:
         self._raw.close()
 
+    async def _take_first(self) -> None:
+        """Read the client's first words; answer them so that he understands if they are not TLS."""
+        first = await self._raw.receive(TLS_SLICE_BYTES)
+        if first and first[0] != SPEAKS_TLS:
+            with contextlib.suppress(OSError):
+                await self._raw.send_all(SPEAK_TLS)
+            raise TransportError("TLS: the other side does not speak it")
+        self._take(first)
+
     async def _fill(self) -> None:
-        if chunk := await self._raw.receive(TLS_SLICE_BYTES):
+        self._take(await self._raw.receive(TLS_SLICE_BYTES))
+
+    def _take(self, chunk: bytes) -> None:
+        if chunk:
             self._received.write(chunk)
         else:
             self._received.write_eof()
