@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import signal
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pika
 import pytest
 
+from chaos.load import Consumer, LoadEnded, Publisher
+from chaos.verdict import judge
 from tests.cluster.conftest import Cluster
 from tests.support.wire import QUEUE_DECLARE, QUEUE_DECLARE_OK, Wire, shortstr, table
 
 CUT_OFF_S = 3.0
 """Some quorum timeouts and elections: the node has noticed by then."""
+FAR = 1_000_000
+"""A second publisher's first number."""
+BLOCKED_WITHIN_S = 10.0
+"""A link that is silent is given up after 4 s, and a lost majority is told 2 s later."""
 PASSIVE = 0b00001
 
 
@@ -63,3 +69,39 @@ def test_a_cut_off_node_does_not_say_that_a_queue_exists_until_it_knows(
 
         wire.timeout_s = 15.0
         assert wire.expect(QUEUE_DECLARE_OK, 1).startswith(shortstr(name))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_cut_off_node_blocks_its_publishers_and_confirms_all_once_when_it_is_back(
+    place: int,
+    cluster: Cluster,
+    name: str,
+    publish: Callable[..., Publisher],
+    consume: Callable[..., Consumer],
+) -> None:
+    declare(cluster.url(place), name)
+    publisher = publish(cluster.url(place), name)
+    publisher.wait_confirmed(300)
+    with cut_off(cluster, place):
+        publisher.wait("block", lambda: publisher.is_blocked, within_s=BLOCKED_WITHIN_S)
+        confirmed = len(publisher.confirmed)
+        late = publish(cluster.url(place), name, first=FAR, count=50)
+        late.wait("block", lambda: late.is_blocked, within_s=5)
+        with pytest.raises(LoadEnded, match="blocked: True"):
+            publisher.wait_confirmed(confirmed + 1, within_s=CUT_OFF_S)
+        assert [] == late.confirmed
+
+    publisher.wait("end of the block", lambda: not publisher.is_blocked, within_s=15)
+    publisher.wait_confirmed(confirmed + 1000)
+    publisher.finish()
+    late.wait_all(within_s=15)
+    assert [] == publisher.nacked + late.nacked
+    consumer = consume(cluster.url(place + 1), name)
+    consumer.wait_distinct(publisher.next + 50)
+    consumer.close()
+    assert len(consumer.distinct) == len(consumer.deliveries)
+    near = [delivery for delivery in consumer.deliveries if delivery[0] < FAR]
+    verdict = judge(publisher.next, publisher.confirmed, near)
+    assert verdict.is_clean, verdict
+    assert list(range(publisher.next)) == [number for number, _ in near]
+    assert set(range(FAR, FAR + 50)) <= consumer.distinct

@@ -1,7 +1,10 @@
-"""Alarms: a node that runs out of disk holds publishers back on all nodes.
+"""Alarms: what holds publishers back, and has them told why.
 
-A replicated message is stored everywhere, so one full disk concerns all publishers; consumers go
-on, and what they settle makes room again.
+A node that runs out of disk holds them back on all nodes: a replicated message is stored
+everywhere, so one full disk concerns all publishers; consumers go on, and what they settle makes
+room again.
+A node that has lost the majority holds back its own: what they published waits for a leader, and
+memory does not fill with what they go on to publish.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ if TYPE_CHECKING:
     from leveret.storage import Disk, Journal
     from leveret.transport import NodeId, Peers
 
+    from .majority import Majority
+
 log = logging.getLogger(__name__)
 
 CHANNEL: Final = "alarm"
 LOOK_S: Final = 0.5
-REASON: Final = "low on disk"
+LOW_ON_DISK: Final = "low on disk"
+NO_MAJORITY: Final = "no majority of the cluster's nodes"
 
 
 class Alarms:
@@ -35,9 +41,10 @@ class Alarms:
         *,
         node: NodeId,
         free_limit_bytes: int,
+        majority: Majority,
         changed: Callable[[str | None], None],
     ) -> None:
-        """Watch the room on `disk`.
+        """Watch the room on `disk`, and the majority.
 
         changed: told the reason when publishers are to be held back, None when not any more.
         """
@@ -46,7 +53,11 @@ class Alarms:
         self._peers = peers
         self._node = node
         self._free_limit_bytes = free_limit_bytes
+        self._majority = majority
         self._changed = changed
+        self._reason: str | None = None
+        """As told last."""
+        self._is_cut_off = False
         self._low: set[int] = set()
         """Nodes whose disk is low."""
         peers.on_message(CHANNEL, self._heard)
@@ -61,10 +72,11 @@ class Alarms:
 
     def texts(self) -> list[str]:
         """Return the alarms that this node knows of, in words."""
-        return [f"{REASON} on node {node}" for node in sorted(self._low)]
+        texts = [f"{LOW_ON_DISK} on node {node}" for node in sorted(self._low)]
+        return [*texts, NO_MAJORITY] if self._is_cut_off else texts
 
     async def run(self) -> None:
-        """Look at the disk until cancelled."""
+        """Watch until cancelled."""
         while True:
             self._look()
             await trio.sleep(LOOK_S)
@@ -75,6 +87,15 @@ class Alarms:
             self._set(self._node, is_low=is_low)
             for peer in self._peers.up:
                 self._tell(peer)
+        if self._majority.is_lost() != self._is_cut_off:
+            self._is_cut_off = not self._is_cut_off
+            log.warning(
+                "no majority of the nodes is reachable: publishers are held back"
+                if self._is_cut_off
+                else "a majority of the nodes is reachable again",
+                extra={"linked": sorted(self._peers.up)},
+            )
+            self._tell_changed()
 
     def _tell(self, peer: int) -> None:
         self._peers.send(peer, CHANNEL, self._node in self._low)  # type: ignore[arg-type]
@@ -93,4 +114,13 @@ class Alarms:
                 "disk alarm: publishers are held back" if self._low else "disk alarm is over",
                 extra={"nodes": sorted(self._low)},
             )
-            self._changed(REASON if self._low else None)
+            self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        reasons = [LOW_ON_DISK] if self._low else []
+        if self._is_cut_off:
+            reasons.append(NO_MAJORITY)
+        reason = " & ".join(reasons) or None
+        if reason != self._reason:
+            self._reason = reason
+            self._changed(reason)

@@ -44,6 +44,7 @@ from .control.verbs import add_verbs
 from .definitions import Definitions, read_definitions
 from .endpoints import Endpoints
 from .lost_nodes import LostNodes
+from .majority import Majority
 from .outside import REAL
 from .space import give_space_back
 from .tls import server_context
@@ -220,6 +221,13 @@ async def _run(
                 peers,
                 node=node,
                 free_limit_bytes=config.storage.disk_free_limit_bytes,
+                majority=Majority(
+                    node=node,
+                    links=peers,
+                    group=replicas.groups[0],
+                    voters=lambda: members,
+                    timeout_s=_majority_timeout_s(config),
+                ),
                 changed=listener.block,
             )
             parts = NodeParts(
@@ -398,6 +406,11 @@ def _replicas_config(config: NodeConfig) -> ReplicasConfig:
             snapshot_bytes=consensus.snapshot_bytes,
         )
     )
+
+
+def _majority_timeout_s(config: NodeConfig) -> float:
+    """Return what a change of leader takes: the old one steps down, another is elected."""
+    return config.consensus.quorum_timeout_s + config.consensus.election_timeout_max_s
 
 
 def _listener_config(config: NodeConfig) -> ListenerConfig:

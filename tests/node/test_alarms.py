@@ -1,0 +1,146 @@
+"""What holds publishers back, and which reason they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from leveret.node.alarms import LOOK_S, Alarms
+from leveret.node.majority import Majority
+from leveret.storage import Disk, Journal
+from leveret.transport import NodeId, Peers
+
+LIMIT_BYTES = 1000
+
+
+class FakeDisk:
+    def __init__(self) -> None:
+        self.free = 2 * LIMIT_BYTES
+
+    def free_bytes(self) -> int:
+        return self.free
+
+
+class FakeJournal:
+    blocked = False
+
+    def on_blocked(self, listener: Callable[[bool], None]) -> None:
+        self.tell = listener
+
+
+class FakePeers:
+    """The links to nodes 2 and 3."""
+
+    def __init__(self) -> None:
+        self.up = {2, 3}
+        self.told: list[tuple[int, object]] = []
+
+    def send(self, node: int, channel: str, payload: object) -> bool:
+        self.told.append((node, payload))
+        return True
+
+    def on_message(self, channel: str, handler: Callable[[int, object], None]) -> None:
+        self.says = handler
+
+    def on_up(self, handler: Callable[[int], None]) -> None:
+        self.link_up = handler
+
+    def on_down(self, handler: Callable[[int], None]) -> None:
+        self.link_down = handler
+
+
+class FakeMajority:
+    lost = False
+
+    def is_lost(self) -> bool:
+        return self.lost
+
+
+class Lab:
+    """The alarms of node 1, and what publishers were told."""
+
+    def __init__(self) -> None:
+        self.disk, self.journal, self.peers = FakeDisk(), FakeJournal(), FakePeers()
+        self.majority = FakeMajority()
+        self.told: list[str | None] = []
+        self.alarms = Alarms(
+            cast("Disk", self.disk),
+            cast("Journal", self.journal),
+            cast("Peers", self.peers),
+            node=NodeId(1),
+            free_limit_bytes=LIMIT_BYTES,
+            majority=cast("Majority", self.majority),
+            changed=self.told.append,
+        )
+
+
+@pytest.fixture
+async def lab(nursery: trio.Nursery) -> Lab:
+    made = Lab()
+    nursery.start_soon(made.alarms.run)
+    return made
+
+
+async def looked() -> None:
+    await trio.sleep(2 * LOOK_S)
+
+
+async def test_a_disk_that_is_low_is_told_to_publishers_and_to_the_other_nodes(
+    lab: Lab, autojump_clock: trio.testing.MockClock
+) -> None:
+    lab.disk.free = LIMIT_BYTES - 1
+    await looked()
+    assert lab.told == ["low on disk"]
+    assert lab.peers.told == [(2, True), (3, True)]
+    assert lab.alarms.texts() == ["low on disk on node 1"]
+
+    lab.disk.free = LIMIT_BYTES
+    await looked()
+    assert lab.told == ["low on disk", None]
+    assert lab.peers.told[2:] == [(2, False), (3, False)]
+
+
+async def test_a_disk_that_is_low_elsewhere_counts_until_that_link_breaks(lab: Lab) -> None:
+    lab.peers.says(2, True)
+    assert lab.told == ["low on disk"]
+    assert not lab.alarms.is_low
+
+    lab.peers.link_down(2)
+    assert lab.told == ["low on disk", None]
+
+
+async def test_a_lost_majority_is_told_to_the_own_publishers_alone_until_it_is_back(
+    lab: Lab, autojump_clock: trio.testing.MockClock
+) -> None:
+    lab.majority.lost = True
+    await looked()
+    assert lab.told == ["no majority of the cluster's nodes"]
+    assert lab.alarms.texts() == ["no majority of the cluster's nodes"]
+    assert lab.peers.told == []
+
+    lab.majority.lost = False
+    await looked()
+    assert lab.told[1:] == [None]
+    assert lab.alarms.texts() == []
+
+
+async def test_publishers_go_on_when_the_last_reason_is_gone(
+    lab: Lab, autojump_clock: trio.testing.MockClock
+) -> None:
+    lab.majority.lost = True
+    await looked()
+    lab.peers.says(2, True)
+    lab.majority.lost = False
+    await looked()
+    lab.peers.says(2, False)
+
+    assert lab.told == [
+        "no majority of the cluster's nodes",
+        "low on disk & no majority of the cluster's nodes",
+        "low on disk",
+        None,
+    ]
