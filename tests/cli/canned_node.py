@@ -13,7 +13,9 @@ import trio
 from leveret.node.control.controls import Arguments, ControlError, Controls
 from leveret.node.control.replies import (
     ClusterStatus,
+    GroupHere,
     GroupSeen,
+    MemberLag,
     MemberSeen,
     NodeSeen,
     NodeStatus,
@@ -94,6 +96,25 @@ def node_status(**fields: object) -> NodeStatus:
         "groups": [],
     }
     return NodeStatus(**{**values, **fields})
+
+
+def group_here(
+    role: str, *, group: int = 1, term: int = 1, lags: Mapping[int, int] | None = None
+) -> GroupHere:
+    """Return a group with ten entries; `lags` of the others as a leader tells them."""
+    return GroupHere(
+        group=group,
+        role=role,
+        term=term,
+        leader=None,
+        is_ready=True,
+        commit_index=10,
+        applied_index=10,
+        last_index=10,
+        peers={
+            node: MemberLag(match_index=10 - lag, lag=lag) for node, lag in (lags or {}).items()
+        },
+    )
 
 
 def cluster_status() -> ClusterStatus:

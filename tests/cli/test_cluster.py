@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,9 +18,11 @@ from rich.console import Console
 
 from leveret.cli.exits import BadConfiguration
 from leveret.cli.local import LocalNode, State, prepare_folder
-from leveret.cli.screen import Screen
+from leveret.cli.screen import Row, Screen
+from leveret.node.control.replies import Rates
 from leveret.node.sources import load_config
 from leveret.transport.identity import Address
+from tests.cli.canned_node import group_here, node_status
 from tests.support.nodes import answers_amqp, free_ports
 from tests.support.programs import Program
 
@@ -147,21 +151,87 @@ def test_the_written_configuration_is_valid_for_each_node(
     assert len(config.node.token) == 32
 
 
-def test_the_table_shows_each_node_with_its_state() -> None:
-    nodes = [
-        LocalNode(1, Address("127.0.0.1", 5672), Path("node-1.log"), state=State.UP),
-        LocalNode(2, Address("127.0.0.1", 5673), Path("node-2.log"), ending="killed by SIGKILL"),
-    ]
-    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-    screen = Screen(
-        has_table=True, nodes=lambda: nodes, footer=lambda: ["published 7"], console=console
-    )
-
+def shown(rows: list[Row], *, width: int) -> str:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    footer = ["every group has a leader"]
+    screen = Screen(has_table=True, rows=lambda: rows, footer=lambda: footer, console=console)
     with screen:
         screen.refresh()
-
     assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    assert re.search(r"node-1 .*127\.0\.0\.1:5672 .*up", text)
-    assert re.search(r"node-2 .*down .*killed by SIGKILL", text)
-    assert "published 7" in text
+    return console.file.getvalue()
+
+
+def up(number: int, **fields: object) -> Row:
+    node = LocalNode(number, Address("127.0.0.1", 5671 + number), Path("log"), state=State.UP)
+    return Row(node, node_status(node=number, **fields), 0)
+
+
+DEAD = Row(
+    LocalNode(2, Address("127.0.0.1", 5673), Path("node-2.log"), ending="killed by SIGKILL"),
+    None,
+    1234,
+)
+
+
+def test_the_table_shows_what_each_node_does() -> None:
+    groups = [group_here("leader", term=3), group_here("follower", term=7)]
+    text = shown([up(1, groups=groups), DEAD], width=130)
+
+    assert re.search(r"node-1 .*127\.0\.0\.1:5672 +up +1 +3-7 +0 +3 +12\.3k +4 +3 +2 ", text)
+    assert re.search(r"node-2 .*127\.0\.0\.1:5673 +down +1,234 .*killed by SIGKILL", text)
+    assert "every group has a leader" in text
+
+
+def test_a_node_that_is_up_and_does_not_answer_is_silent() -> None:
+    assert re.search(r"node-1 .*silent", shown([up(1)._replace(status=None)], width=130))
+
+
+def test_the_table_fits_into_eighty_columns_with_large_numbers() -> None:
+    much = {
+        "connections": 9_999,
+        "messages_ready": 123_456_789,
+        "rates": Rates(published=99_999, confirmed=99_999, delivered=99_999, settled=0),
+        "groups": [group_here("leader", term=998), group_here("leader", term=999)],
+    }
+    row = up(15, **much)._replace(lag=99_999)
+
+    lines = [line.rstrip() for line in shown([row], width=80).splitlines()]
+
+    line = next(line for line in lines if "node-15" in line)
+    assert len(line) <= 80
+    assert "…" not in line
+    assert line.endswith(" 123M  100k   100k   100k")
+
+
+def test_keys_work_at_once_on_a_terminal(tmp_path: Path) -> None:
+    code = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    cluster = [sys.executable, str(PROGRAM), str(free_ports(2)), str(tmp_path / "data")]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *cluster], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as terminal:
+        assert terminal.stdin is not None
+        assert terminal.stdout is not None
+
+        def read_until(text: bytes) -> None:
+            assert terminal.stdout is not None
+            read = b""
+            while text not in read:
+                chunk = os.read(terminal.stdout.fileno(), 4096)
+                assert chunk, f"ended before {text!r}: {read!r}"
+                read += chunk
+
+        def press(key: bytes) -> None:
+            assert terminal.stdin is not None
+            terminal.stdin.write(key)
+            terminal.stdin.flush()
+
+        read_until(b"to see a node die")
+        press(b"k")
+        read_until(b"killed by SIGKILL")
+        press(b"r")
+        read_until(b" up on ")
+        press(b"q")
+        read_until(b"all nodes stopped")
+        with contextlib.suppress(BrokenPipeError):
+            terminal.stdin.close()
+        assert 0 == terminal.wait(10)

@@ -223,7 +223,7 @@ def _sets(settings: Sequence[str]) -> list[str]:
 def local_cluster(folder: Path, *, nodes: int = 3) -> LeveretProcess:
     """Return the process that runs a whole cluster of `nodes` nodes, not yet started."""
     base = free_ports(nodes)
-    arguments = ["cluster", "--nodes", str(nodes), "--base-port", str(base)]
+    arguments = ["cluster", "--nodes", str(nodes), "--port", str(base)]
     ports = range(base, base + nodes)
     return LeveretProcess(
         [*arguments, "--data-dir", str(folder / "data")], ports, folder / "cluster.log"

@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import click
 import trio
+from rich.text import Text
 
 from leveret.cli.exits import DataUnusable, Failure, PromiseBroken
+from leveret.cli.keys import pressed_keys
 from leveret.cli.lifetime import stopped_by_signals
 from leveret.cli.local import NODE_PROGRAM, LocalCluster, LocalNode, pick, prepare_folder
-from leveret.cli.screen import REFRESH_PER_S, Screen
+from leveret.cli.screen import REFRESH_PER_S, Row, Screen
 from leveret.cli.traffic import Traffic
+from leveret.cli.watch import Watch
 from leveret.cli.welcome import cluster_welcome
 from leveret.node.config import AMQP_PORT
 from leveret.node.folder import FolderUnusable, hold_folder
@@ -29,7 +30,8 @@ ENDS_WITHIN_S = 60.0
 STEP_CONFIRMS = 200
 """A round goes on when so many more messages are confirmed."""
 STEP_WITHIN_S = 60.0
-_KEYS_HELP = "r + Enter restarts dead nodes, k + Enter kills one by chance, q + Enter ends all"
+NODES_MAX = 15
+_KEYS_HELP = "keys: k kills a node by chance, r restarts the dead ones, q ends all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,14 @@ class Plan:
 
 @click.command()
 @click.option(
-    "--nodes", type=click.IntRange(1, 9), default=3, show_default=True, help="How many nodes."
+    "--nodes",
+    type=click.IntRange(1, NODES_MAX),
+    default=3,
+    show_default=True,
+    help="How many nodes; of 3 one may die, of 5 two.",
 )
 @click.option(
-    "--base-port",
+    "--port",
     type=click.IntRange(1024, 65000),
     default=AMQP_PORT,
     show_default=True,
@@ -79,7 +85,7 @@ class Plan:
 def cluster(
     *,
     nodes: int,
-    base_port: int,
+    port: int,
     data_dir: Path,
     fresh: bool,
     demo: bool,
@@ -95,6 +101,7 @@ def cluster(
     \b
     Examples:
       leveret cluster                     nodes on ports 5672, 5673 and 5674
+      leveret cluster --nodes 5 --fresh   five nodes, without the data of the last time
       leveret cluster --demo              with traffic; kill a node and watch the counts
       leveret cluster --demo --rounds 2   does that by itself, and judges
 
@@ -106,7 +113,7 @@ def cluster(
         Plan(
             folder=data_dir.absolute(),
             nodes=nodes,
-            base_port=base_port,
+            base_port=port,
             is_fresh=fresh,
             has_demo=demo or rounds is not None,
             has_table=not no_table,
@@ -150,9 +157,7 @@ class _Session:
     def __init__(self, plan: Plan, program: Sequence[str]) -> None:
         self._plan = plan
         self._scope = trio.CancelScope()
-        self._screen = Screen(
-            has_table=plan.has_table, nodes=lambda: self._cluster.nodes, footer=self._footer
-        )
+        self._screen = Screen(has_table=plan.has_table, rows=self._rows, footer=self._footer)
         self._cluster = LocalCluster(
             plan.folder,
             nodes=plan.nodes,
@@ -161,6 +166,7 @@ class _Session:
             note=self._screen.note,
             program=program,
         )
+        self._watch = Watch(plan.folder, self._cluster.nodes)
         self._traffic = (
             Traffic(self._cluster.urls, plan.folder / "node-demo.log", note=self._screen.note)
             if plan.has_demo
@@ -186,6 +192,8 @@ class _Session:
                     self._cluster.start(node)
                 nursery.start_soon(self._cluster.watch)
                 nursery.start_soon(self._refresh)
+                if self._screen.is_live:
+                    nursery.start_soon(self._watch.run)
                 await self._cluster.until_up(self._cluster.nodes)
                 yield nursery
         finally:
@@ -199,7 +207,7 @@ class _Session:
     async def _serve(self, nursery: trio.Nursery) -> None:
         self._screen.say(cluster_welcome(self._cluster.urls, self._plan.folder))
         first = self._cluster.nodes[0]
-        self._screen.note(f"to see a node die: kill -9 {first.pid}   ({_KEYS_HELP})")
+        self._screen.note(f"to see a node die: kill -9 {first.pid}; {_KEYS_HELP}")
         nursery.start_soon(self._keys)
         if self._traffic is None:
             await trio.sleep_forever()
@@ -243,12 +251,20 @@ class _Session:
             f" {STEP_WITHIN_S:g} s; see the logs in {self._plan.folder}"
         )
 
-    def _footer(self) -> list[str]:
-        if self._traffic is None:
-            return [_KEYS_HELP]
-        waits = f"; waiting {self._traffic.pause_s:.1f} s for a confirm"
-        pause = waits if self._traffic.pause_s > 0.5 else ""
-        return [*(self._traffic.counts() + pause).split("; "), _KEYS_HELP]
+    def _rows(self) -> list[Row]:
+        watch = self._watch
+        return [Row(node, watch.told(node), watch.lag(node)) for node in self._cluster.nodes]
+
+    def _footer(self) -> list[str | Text]:
+        lines: list[str | Text] = [_leaders(self._watch), _KEYS_HELP]
+        up = next((node for node in self._cluster.nodes if node.pid is not None), None)
+        if up is not None:
+            lines.append(f"or from another terminal: kill -9 {up.pid}")
+        if self._traffic is not None:
+            waits = f"; waiting {self._traffic.pause_s:.1f} s for a confirm"
+            pause = waits if self._traffic.pause_s > 0.5 else ""
+            lines += ["", *(self._traffic.counts() + pause).split("; ")]
+        return lines
 
     async def _refresh(self) -> None:
         while True:
@@ -268,12 +284,13 @@ class _Session:
             "k": self._kill_one,
             "q": self._scope.cancel,
         }
-        async for line in _typed_lines():
-            command = commands.get(line.strip().lower())
-            if command is not None:
-                command()
-            elif line.strip():
-                self._screen.note(f"unknown: {line.strip()!r}; {_KEYS_HELP}")
+        async with aclosing(pressed_keys()) as keys:
+            async for key in keys:
+                command = commands.get(key.lower())
+                if command is not None:
+                    command()
+                else:
+                    self._screen.note(f"{key!r} does nothing; {_KEYS_HELP}")
 
     def _restart_dead(self) -> None:
         for node in self._cluster.down():
@@ -287,20 +304,15 @@ class _Session:
             self._cluster.kill(node)
 
 
-async def _typed_lines() -> AsyncIterator[str]:
-    """Yield lines of standard input, if it is a pipe, or a terminal that we are in front of."""
-    fd = sys.stdin.fileno()
-    if os.isatty(fd) and os.tcgetpgrp(fd) != os.getpgrp():
-        return  # reading from behind would stop this process
-    buffer = b""
-    while True:
-        try:
-            await trio.lowlevel.wait_readable(fd)
-        except OSError:
-            return  # a plain file or /dev/null, for which there is no waiting
-        chunk = os.read(fd, 4096)
-        if not chunk:
-            return
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode(errors="replace")
+def _leaders(watch: Watch) -> str | Text:
+    """Return the line about groups that nobody leads: nobody can use their queues meanwhile."""
+    leaderless = watch.leaderless()
+    if leaderless is None:
+        return ""
+    if not leaderless:
+        return "every group has a leader"
+    if watch.is_minority:
+        text = "no group has a leader: more than half of the nodes must be up"
+    else:
+        text = f"groups without a leader: {' '.join(map(str, leaderless))}"
+    return Text(text, style="red")

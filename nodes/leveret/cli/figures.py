@@ -32,3 +32,16 @@ def duration_text(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def short_count(count: float) -> str:
+    """Return a count in at most five characters: `9,999`, `12.3k`, `456k`, `7.8M`."""
+    if count < 9_999.5:
+        return f"{count:,.0f}"
+    for unit in "kM":
+        count /= 1000
+        if count < 99.95:
+            return f"{count:.1f}{unit}"
+        if count < 999.5:
+            return f"{count:.0f}{unit}"
+    return f"{count / 1000:.0f}G"
