@@ -24,6 +24,16 @@ def declare(url: str, queue: str) -> None:
         connection.channel().queue_declare(queue, durable=True)
 
 
+def wait_ready(url: str, queue: str, count: int) -> None:
+    """Wait until so many messages of a queue are held by nobody."""
+    until_s = time.monotonic() + LINKED_WITHIN_S
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        while channel.queue_declare(queue, passive=True).method.message_count < count:
+            assert time.monotonic() < until_s, "what a dead client held has not come back"
+            connection.process_data_events(0.05)
+
+
 def publish_when_linked(channel: BlockingChannel, queue: str) -> None:
     """Publish to a queue on another node, to which a node that just started may have no link."""
     until_s = time.monotonic() + LINKED_WITHIN_S
@@ -82,11 +92,34 @@ def test_what_a_consumer_of_a_killed_node_held_comes_again_in_its_place_and_mark
     cluster[victim].kill()
     other.close()
 
+    wait_ready(cluster.url(victim + 1), name, 100)
     heir = consume(cluster.url(victim + 2), name)
     heir.wait_distinct(100)
     heir.close()
     assert list(range(100)) == [number for number, _ in heir.deliveries]
     assert all(is_marked for _, is_marked in heir.deliveries[:60])
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_a_dead_connection_held_comes_again_in_its_place_and_it_alone_is_marked(
+    place: int,
+    cluster: Cluster,
+    name: str,
+    publish: Callable[..., Publisher],
+    consume: Callable[..., Consumer],
+) -> None:
+    declare(cluster.url(0), name)
+    publish(cluster.url(0), name, count=100).wait_all(within_s=15)
+    holder = consume(cluster.url(place), name, prefetch=50, acknowledges=False)
+    holder.wait_distinct(50)
+
+    holder.abandon()
+
+    wait_ready(cluster.url(place + 1), name, 100)
+    heir = consume(cluster.url(place + 1), name)
+    heir.wait_distinct(100)
+    heir.close()
+    assert [(number, number < 50) for number in range(100)] == heir.deliveries
 
 
 def test_a_node_that_was_only_stopped_tells_its_own_clients_what_it_lost(
