@@ -275,6 +275,9 @@ class SimulatedDisk:
     def free_bytes(self) -> int:
         return self._folder.free_bytes()
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
     # The world's side
 
     def crash(self) -> SimulatedDisk:
@@ -338,6 +341,11 @@ class _SimulatedAppendFile:
         if not self._is_name_durable:
             await self._folder.sync(self._life, self._name, None)
             self._is_name_durable = True
+
+    def write_again(self, offset: int, data: bytes) -> None:
+        self._life.check()
+        assert self._file.now[offset : offset + len(data)] == data
+        self._file.change(_Write(offset, data))
 
     def truncate(self, size: int) -> None:
         self._life.check()

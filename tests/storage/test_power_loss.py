@@ -281,6 +281,9 @@ class CarelessFile:
     async def sync(self) -> None:
         await trio.sleep(0.001)
 
+    def write_again(self, offset: int, data: bytes) -> None:
+        self._file.write_again(offset, data)
+
     def truncate(self, size: int) -> None:
         self._file.truncate(size)
 

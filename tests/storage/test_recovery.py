@@ -8,7 +8,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from chaos.simulation.disk import SimulatedDisk
-from leveret.storage import CorruptJournal, Journal
+from leveret.storage import CorruptJournal, Journal, SyncFailed
 from leveret.storage.segments import segment_name
 from tests.storage.support import SMALL, command, new_disk, running, settle
 
@@ -165,3 +165,27 @@ async def test_damage_that_appears_while_running_is_found_by_the_read(
 
         with pytest.raises(CorruptJournal, match="entry 1 is damaged"):
             journal.log(1).command_at(1)
+
+
+async def test_what_a_failed_sync_lost_is_written_again_before_it_counts(
+    autojump_clock: MockClock,
+) -> None:
+    disk = new_disk()
+    async with running(disk) as journal:
+        journal.log(1).append(command(1), 1, 1)
+        await settle(journal)
+    disk = disk.crash()
+    journal = await Journal.open(disk, SMALL)
+    disk.faults.failing_syncs = 1
+    journal.log(1).append(command(2), 2, 1)
+    with pytest.raises(SyncFailed):
+        await journal.run()
+    journal.close()
+
+    # The process is started again. The system's cache shows what the disk has not.
+    disk = disk.crash()
+    (await Journal.open(disk, SMALL)).close()
+
+    recovered = await Journal.open(disk.power_loss(), SMALL)
+    assert 2 == recovered.log(1).last_index
+    assert command(2) == recovered.log(1).command_at(2)

@@ -25,7 +25,7 @@ _LOCK = "lock"
 
 
 class AppendFile(Protocol):
-    """A file that is only written at its end."""
+    """A file that grows at its end only."""
 
     @property
     def size(self) -> int:
@@ -46,6 +46,13 @@ class AppendFile(Protocol):
 
         Raises:
             SyncFailed: fatal, never to be retried.
+        """
+
+    def write_again(self, offset: int, data: bytes) -> None:
+        """Write what stands at `offset` already, so that the next sync takes it to the disk.
+
+        For what an earlier sync may have lost: reads still show it, and nothing else would ever
+        write it, since the system takes it for clean.
         """
 
     def truncate(self, size: int) -> None:
@@ -210,6 +217,9 @@ class _RealAppendFile:
         if not self._is_name_durable:
             await _sync_folder(self._syncer, self._path.parent)
             self._is_name_durable = True
+
+    def write_again(self, offset: int, data: bytes) -> None:
+        _write_all(self._fd, [data], offset)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)

@@ -172,14 +172,17 @@ def _replay(recovered: Recovered, number: int, reader: SegmentReader, *, size: i
 
 
 async def _cut_tail(disk: Disk, reader: SegmentReader) -> None:
-    """Cut off what is torn, and sync: what a killed process had written may not be durable yet.
+    """Cut off what is torn, and sync: what an ended process had written may not be durable yet.
 
-    Without the sync a power loss now could take back what this process is about to promise.
+    Without the sync a power loss now could take back what this process is about to promise. And
+    if a failed sync was what ended that process, the system may show data that is not on the disk
+    and count it as clean: so what no mark vouches for is written again, over itself.
     """
     size = len(reader.data)
     file = disk.append_file(reader.name)
     try:
         file.truncate(reader.end)
+        file.write_again(reader.durable, reader.data[reader.durable : reader.end])
         await file.sync()
     finally:
         file.close()

@@ -122,6 +122,7 @@ class SegmentReader:
 
     data: all of the file.
     end: after `flushes` ran out, the offset behind the last whole flush.
+    durable: then, how far the segment is durable by its own account; the rest may not be.
     """
 
     def __init__(self, disk: Disk, number: int) -> None:
@@ -133,7 +134,7 @@ class SegmentReader:
         finally:
             file.close()
         self.view = memoryview(self.data)
-        self.end = 0
+        self.end = self.durable = 0
 
     def flushes(self, *, size: int | None = None) -> Iterator[list[Parsed]]:
         """Yield the records of each whole flush, from the start; stop at the first damage.
@@ -142,17 +143,18 @@ class SegmentReader:
         """
         view = self.view if size is None else self.view[:size]
         number = self._number
-        self.end = 0
+        self.end = self.durable = 0
         while (found := parse(view, self.end, number)) is not None and found.kind == Kind.FLUSH:
             offset = self.end + MARK_BYTES
-            end = offset + read_mark(view, found)[1]
+            durable, length = read_mark(view, found)
+            end = offset + length
             records = []
             while offset < end and (record := parse(view, offset, number)) is not None:
                 records.append(record)
                 offset += HEADER_BYTES + record.length
             if offset != end:
                 return
-            self.end = end
+            self.end, self.durable = end, durable
             if records:
                 yield records
 
