@@ -123,6 +123,54 @@ def test_below_the_mark_of_an_earlier_leader_messages_count_as_redelivered() -> 
     assert dispatcher.next_mark() == 2 + MARK_STEP
 
 
+def test_what_a_lost_node_released_and_never_settled_is_ready_again() -> None:
+    state = queue_with(4)
+    dispatcher = new_dispatcher(state)
+    there = Consumer((2, 1), prefetch=0, no_ack=False, exclusive=False)
+    dispatcher.add(there)
+    assert handed(dispatcher) == {1: [1, 2, 3, 4]}
+    dispatcher.release([1, 2, 3])
+    dispatcher.settled(state.settle([(1, 1)]))
+
+    dispatcher.remove(there)
+    dispatcher.lose_node(2)
+
+    assert dispatcher.ready == 3
+    dispatcher.add(consumer(5))
+    [(_, deliveries)] = dispatcher.dispatch()
+    assert [(d.sequence, d.redelivered) for d in deliveries] == [(2, True), (3, True), (4, True)]
+
+
+def test_what_a_lost_node_was_sent_without_acknowledgement_is_ready_again() -> None:
+    dispatcher = fresh_dispatcher(2)
+    there = Consumer((2, 1), prefetch=0, no_ack=True, exclusive=False)
+    dispatcher.add(there)
+    assert handed(dispatcher) == {1: [1, 2]}
+
+    dispatcher.remove(there)
+    dispatcher.lose_node(2)
+
+    assert dispatcher.ready == 2
+
+
+def test_a_settlement_that_comes_after_all_takes_the_message_from_where_it_is() -> None:
+    state = queue_with(2)
+    dispatcher = new_dispatcher(state)
+    there = Consumer((2, 1), prefetch=0, no_ack=False, exclusive=False)
+    dispatcher.add(there)
+    assert handed(dispatcher) == {1: [1, 2]}
+    dispatcher.release([1, 2])
+    dispatcher.remove(there)
+    dispatcher.lose_node(2)
+    dispatcher.add(consumer(5, prefetch=1))
+    assert handed(dispatcher) == {5: [1]}
+
+    dispatcher.settled(state.settle([(1, 2)]))
+
+    assert dispatcher.ready == 0
+    assert dispatcher.unacked == 0
+
+
 def test_a_claim_keeps_a_message_from_others() -> None:
     dispatcher = Dispatcher(queue_with(3))
     old, new = consumer(1), consumer(2)
@@ -223,6 +271,12 @@ class DispatcherMachine(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         chosen = data.draw(st.sampled_from(sorted(self.consumers)))
         self.dispatcher.remove(self.consumers.pop(chosen))
+
+    @rule()
+    def lose_link(self) -> None:
+        """What was settling is ready again, and may be settled all the same."""
+        self.dispatcher.lose_node(1)
+        self.settling.clear()
 
     @rule()
     def change_leader(self) -> None:

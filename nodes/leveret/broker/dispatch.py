@@ -5,9 +5,9 @@ built anew from the replicated state whenever this node becomes the queue's lead
 in it needs to survive.
 
 Every live message is in exactly one place: *fresh* (from the cursor on, not handed out in this
-leadership), *returned* (handed out and given back), *held* by a consumer, or *settling* (its
-end is on the way through the log, and it is in none of the structures here).  What is fresh is
-not counted here but read from the state: that one may be ahead of the effects told so far.
+leadership), *returned* (handed out and given back), *held* by a consumer, or *settling*: a node
+said that its end is on the way through the log.  What is fresh is not counted here but read from
+the state: that one may be ahead of the effects told so far.
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ class Dispatcher:
         self._returned_order: list[int] = []
         """A heap of the keys of `_returned`, with some that are no longer in it."""
         self._holders: dict[int, Consumer] = {}
+        self._settling: dict[int, int] = {}
+        """The node whose word is awaited for each settling message."""
         self._turns: deque[Consumer] = deque()
         self.consumers: dict[ConsumerKey, Consumer] = {}
 
@@ -180,6 +182,7 @@ class Dispatcher:
             holder = self._holders.pop(sequence, None)
             if holder is not None:
                 holder.held.discard(sequence)
+                self._settling[sequence] = holder.key[0]
 
     def settled(self, ranges: Iterable[Range]) -> None:
         """Note that these messages, alive until now, are gone."""
@@ -187,6 +190,8 @@ class Dispatcher:
             gone = range(low, high + 1)
             # Intersections, not a loop over all that went: mostly `release` was there before.
             self.release(self._holders.keys() & gone)
+            for sequence in self._settling.keys() & gone:
+                del self._settling[sequence]
             for sequence in self._returned.keys() & gone if self._returned else ():
                 del self._returned[sequence]
             if self._ahead:
@@ -210,11 +215,25 @@ class Dispatcher:
                 continue
             del self._holders[sequence]
             consumer.held.discard(sequence)
-            if sequence >= self._cursor:
-                self._ahead.discard(sequence)
-            else:
-                self._returned[sequence] = delivered or sequence < self._suspect_below
-                heappush(self._returned_order, sequence)
+            self._return(sequence, delivered=delivered)
+
+    def lose_node(self, node: int) -> None:
+        """Note that nothing that `node` said last is sure to reach the log: it may be no more.
+
+        What it said to be settling is ready again, as what its consumers held is.  If it lives and
+        the log does say so, `settled` takes the message from wherever it is then.
+        """
+        for sequence in [at for at, whose in self._settling.items() if whose == node]:
+            del self._settling[sequence]
+            self._return(sequence, delivered=True)
+
+    def _return(self, sequence: int, *, delivered: bool) -> None:
+        """Make a message that nobody holds any more ready, at its original place."""
+        if sequence >= self._cursor:
+            self._ahead.discard(sequence)
+        else:
+            self._returned[sequence] = delivered or sequence < self._suspect_below
+            heappush(self._returned_order, sequence)
 
     def ready_ranges(self) -> list[Range]:
         """Return all ready messages as ranges, for a purge."""
@@ -303,7 +322,9 @@ class Dispatcher:
             self._cursor = sequence + 1
         consumer.unwritten += 1
         consumer.unwritten_bytes += delivery.location.size
-        if not consumer.no_ack:
+        if consumer.no_ack:
+            self._settling[sequence] = consumer.key[0]
+        else:
             self._hold(consumer, sequence)
 
     def _hold(self, consumer: Consumer, sequence: int) -> None:

@@ -648,6 +648,7 @@ class QueueActor(Actor[QueueMessage]):
         if lead is not None:
             for consumer in [c for c in lead.consumers.values() if c.key[0] == node]:
                 self._remove(lead, consumer)
+            lead.lose_node(node)
 
 
 def to_ranges(sequences: Iterable[int]) -> list[Range]:
