@@ -12,6 +12,7 @@ import click
 
 from chaos.kill import kill_often
 from chaos.load import LoadEnded
+from chaos.simulation.command import sim
 from chaos.simulation.raft import SimulationFailed, run_seed
 from tests.support import nodes
 
@@ -21,8 +22,12 @@ from tests.support import nodes
 def chaos(context: click.Context) -> None:
     """Faults against Leveret. Without a command: a short round of each."""
     if context.invoked_subcommand is None:
-        context.invoke(sim, first=0, seeds=20)
+        context.invoke(engines, first=0, seeds=20)
+        context.invoke(sim, seeds="0-9")
         context.invoke(kill, runs=5, seed=0)
+
+
+chaos.add_command(sim)
 
 
 @chaos.command()
@@ -62,8 +67,8 @@ def kill(runs: int, seed: int) -> None:
 @chaos.command()
 @click.option("--first", default=0, show_default=True, help="The first seed.")
 @click.option("--seeds", default=20, show_default=True, help="How many.")
-def sim(first: int, seeds: int) -> None:
-    """Run seeds of the simulated cluster: crashes, cut links, elections, snapshots."""
+def engines(first: int, seeds: int) -> None:
+    """Run seeds of the consensus engines alone: crashes, cut links, elections, snapshots."""
     failed, total = 0, Counter[str]()
     for seed in range(first, first + seeds):
         try:

@@ -1,0 +1,1 @@
+"""Judges of a history: pure functions from its events to complaints about broken promises."""

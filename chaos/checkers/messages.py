@@ -1,0 +1,113 @@
+"""Messages: none lost, none made up, none twice without the mark, none out of order.
+
+What is promised: a confirmed message is delivered until it is acknowledged, at least once; a second
+delivery is marked; deliveries that are not marked keep the order of publishing, per publisher's
+connection and queue. What no answer came for may be there or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from chaos.history import Deliver, Event, MessageId, Outcome, Publish
+
+SHOWN = 3
+"""How many examples a complaint names."""
+
+
+def lost(events: Iterable[Event]) -> Iterator[str]:
+    """Complain of messages that were confirmed and never delivered, by the end of a drain."""
+    queues: dict[MessageId, tuple[str, ...]] = {}
+    confirmed: dict[MessageId, float] = {}
+    delivered: set[tuple[str, MessageId]] = set()
+    for event in events:
+        match event:
+            case Publish():
+                queues[event.id] = event.queues
+            case Outcome(type="ok"):
+                confirmed[event.id] = event.t
+            case Deliver(id=MessageId() as id_):
+                delivered.add((event.queue, id_))
+    missing = [
+        f"{_shown(id_)} in {queue}, confirmed at {t:.3f}"
+        for id_, t in confirmed.items()
+        for queue in queues[id_]
+        if (queue, id_) not in delivered
+    ]
+    yield from _complaint("lost", missing)
+
+
+def refused(events: Iterable[Event]) -> Iterator[str]:
+    """Complain of messages that were returned or refused although their queues were there."""
+    yield from _complaint(
+        "refused",
+        [
+            f"{_shown(event.id)} {event.type} at {event.t:.3f}"
+            for event in events
+            if isinstance(event, Outcome) and event.type in {"returned", "nack"}
+        ],
+    )
+
+
+def phantom(events: Iterable[Event]) -> Iterator[str]:
+    """Complain of deliveries that nobody published there, or that are damaged."""
+    queues: dict[MessageId, tuple[str, ...]] = {}
+    found = []
+    for event in events:
+        match event:
+            case Publish():
+                queues[event.id] = event.queues
+            case Deliver(id=None):
+                found.append(f"damaged in {event.queue} at {event.t:.3f}")
+            case Deliver(id=MessageId() as id_) if event.queue not in queues.get(id_, ()):
+                found.append(f"{_shown(id_)} in {event.queue} at {event.t:.3f}")
+    yield from _complaint("phantom", found)
+
+
+def unmarked(events: Iterable[Event]) -> Iterator[str]:
+    """Complain of second deliveries that are not marked as redelivered."""
+    first: dict[tuple[str, MessageId], Deliver] = {}
+    found = []
+    for event in events:
+        if isinstance(event, Deliver) and event.id is not None:
+            before = first.setdefault((event.queue, event.id), event)
+            if before is not event and not event.redelivered:
+                found.append(
+                    f"{_shown(event.id)} from {event.queue} to {before.session} at"
+                    f" {before.t:.3f} and to {event.session} at {event.t:.3f}"
+                )
+    yield from _complaint("unmarked duplicate", found)
+
+
+def disorder(events: Iterable[Event], *, one_consumer: Iterable[str]) -> Iterator[str]:
+    """Complain of unmarked deliveries behind a later one of the same publisher's connection.
+
+    one_consumer: queues that never had two consumers at a time, whose deliveries have one order;
+        with several consumers only those of one session do.
+    """
+    alone = set(one_consumer)
+    newest: dict[tuple[str, str, str, int], Deliver] = {}
+    found = []
+    for event in events:
+        if not isinstance(event, Deliver) or event.id is None or event.redelivered:
+            continue
+        session = "" if event.queue in alone else event.session
+        stream = event.queue, session, event.id.publisher, event.id.epoch
+        before = newest.get(stream)
+        if before is not None and before.id is not None and event.id.number < before.id.number:
+            found.append(
+                f"{_shown(event.id)} from {event.queue} at {event.t:.3f} behind"
+                f" {before.id.number} at {before.t:.3f}"
+            )
+        else:
+            newest[stream] = event
+    yield from _complaint("out of order", found)
+
+
+def _shown(id_: MessageId) -> str:
+    return f"{id_.publisher}/{id_.epoch}/{id_.number}"
+
+
+def _complaint(what: str, found: list[str]) -> Iterator[str]:
+    if found:
+        yield f"{what}: {len(found)}, such as {'; '.join(found[:SHOWN])}"

@@ -1,0 +1,168 @@
+"""What happened in a run, as data: the one thing that the checkers read. Pure.
+
+Each message is published once and never again, so that its id says all about it. A body carries
+all that a checker wants to compare: run, publisher, connection, number, queue and a checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+
+class MessageId(NamedTuple):
+    """One publish: who, in which of its connections (`epoch`, rising), its how-manieth."""
+
+    publisher: str
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A publish was sent, to these queues."""
+
+    t: float
+    id: MessageId
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a publish: "ok" confirmed, "nack", "returned"; without one it is unknown."""
+
+    t: float
+    id: MessageId
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """A consumer got a message.
+
+    session: the consumer, anew for each time that it began to consume.
+    id: None if the body is not one of ours or damaged.
+    """
+
+    t: float
+    queue: str
+    session: str
+    redelivered: bool
+    id: MessageId | None
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A consumer sent an acknowledgement ("ack") or gave back ("requeue")."""
+
+    t: float
+    queue: str
+    session: str
+    tag: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """A passive declare through a node told how many messages wait in a queue.
+
+    phase: "drained", after the consumers have gone; "restarted", after all nodes were killed then.
+    """
+
+    t: float
+    phase: str
+    node: int
+    queue: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A metadata client did something with an object.
+
+    kind: "declare", "delete" or "look" (a passive declare).
+    result: "ok", "missing", or "unknown" if no answer came; then `ended` is endless.
+    """
+
+    began: float
+    ended: float
+    client: str
+    kind: str
+    name: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something was broken, from `t` to `until`."""
+
+    t: float
+    until: float
+    kind: str
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """After the faults a fresh client had a publish to a queue confirmed through a node.
+
+    after_s: since the faults were over; None if it did not succeed in time.
+    """
+
+    t: float
+    node: int
+    queue: str
+    after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica's state when all had applied the same: a hash of its machine's snapshot."""
+
+    node: int
+    group: int
+    applied_index: int
+    digest: str
+
+
+Event = Publish | Outcome | Deliver | Settle | Depth | Operation | Fault | Recovered | Replica
+
+
+@dataclass
+class History:
+    """The events of one run in their order."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        """Append an event."""
+        self.events.append(event)
+
+    def lines(self) -> Iterator[str]:
+        """Return one line of JSON an event."""
+        for event in self.events:
+            yield json.dumps({"event": type(event).__name__, **asdict(event)})
+
+
+def body_of(run: str, id_: MessageId, queues: Iterable[str], size_bytes: int) -> bytes:
+    """Return the body of a message, at least `size_bytes` long."""
+    text = f"{run}|{id_.publisher}|{id_.epoch}|{id_.number}|{','.join(queues)}|".encode()
+    text = text.ljust(size_bytes - 8, b".")
+    return text + b"%08x" % zlib.crc32(text)
+
+
+def id_of(run: str, queue: str, body: bytes) -> MessageId | None:
+    """Return whose body it is; None if it is damaged, of another run or for another queue."""
+    text, check = body[:-8], body[-8:]
+    try:
+        if int(check, 16) != zlib.crc32(text):
+            return None
+        its_run, publisher, epoch, number, queues, _ = text.decode().split("|", 5)
+        found = MessageId(publisher, int(epoch), int(number))
+    except ValueError:
+        return None
+    return found if its_run == run and queue in queues.split(",") else None

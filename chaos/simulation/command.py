@@ -1,0 +1,127 @@
+"""`python -m chaos sim`: seeds of whole simulated clusters, a line each, and a verdict."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+
+import click
+
+from chaos.simulation.faults import KINDS
+from chaos.simulation.fleet import Job, Summary, run_seeds
+from chaos.simulation.mutations import MUTATIONS, mutated
+from chaos.simulation.scenario import plan, simulate
+
+BAR_COLUMNS = 40
+"""Columns of the bar of progress."""
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    try:
+        found = range(int(first), int(last or first) + 1)
+    except ValueError:
+        found = range(0)
+    if not found:
+        raise click.BadParameter(f"{text!r} is neither a seed nor seeds such as 0-299")
+    return found
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(",")) if text else KINDS
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise click.BadParameter(
+            f"{', '.join(unknown)}: there is no such fault; there are {', '.join(KINDS)}"
+        )
+    return kinds
+
+
+@click.command()
+@click.option("--seed", type=int, help="Run this seed alone.")
+@click.option("--seeds", default="0-19", show_default=True, help="Run these seeds.")
+@click.option("--faults", default="", help="Draw from these faults only, such as kill,isolate.")
+@click.option("--nodes", type=int, help="Nodes of each cluster, instead of mostly three.")
+@click.option("--mutation", default="", help="Plant this known mistake first.")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes at a time.")
+@click.option("--trace", is_flag=True, help="Print all events and logs; for one seed.")
+@click.option("--history", is_flag=True, help="Print the history as lines of JSON; for one seed.")
+def sim(
+    seed: int | None,
+    seeds: str,
+    faults: str,
+    nodes: int | None,
+    mutation: str,
+    jobs: int,
+    trace: bool,  # noqa: FBT001 - click gives it by name
+    history: bool,  # noqa: FBT001
+) -> None:
+    """Simulate whole clusters: partitions, crashes, power loss, bad disks, from seeds.
+
+    Prints a line a seed, and at the end PASS or FAIL. The same seed gives the same run.
+    """
+    kinds = _kinds(faults)
+    if mutation and mutation not in MUTATIONS:
+        raise click.BadParameter(f"{mutation!r} is none of {', '.join(MUTATIONS)}")
+    if trace or history:
+        if seed is None:
+            raise click.BadParameter("--trace and --history are for one --seed")
+        with mutated(mutation):
+            result = simulate(plan(seed, kinds=kinds, nodes=nodes), show=print if trace else None)
+        if history:
+            for line in result.history.lines():
+                print(line)
+        for problem in result.problems:
+            print(f"  {problem}")
+        sys.exit(1 if result.problems else 0)
+    chosen = _seeds(seeds) if seed is None else range(seed, seed + 1)
+    wanted = [Job(number, kinds, nodes, mutation) for number in chosen]
+    processes = max(1, min(jobs, len(wanted)))
+    began_s = time.monotonic()
+    failed: list[Summary] = []
+    total: Counter[str] = Counter()
+    simulated_s = 0.0
+    for done, summary in enumerate(run_seeds(wanted, processes=processes), 1):
+        _clear()
+        print(summary.line, flush=True)
+        for problem in summary.problems:
+            print(f"  {problem}", flush=True)
+        if summary.problems:
+            failed.append(summary)
+        total += summary.counts
+        simulated_s += summary.simulated_s
+        _progress(done, len(wanted), len(failed), time.monotonic() - began_s)
+    _clear()
+    options = "".join(
+        f" --{name} {value}"
+        for name, value in (("faults", faults), ("nodes", nodes), ("mutation", mutation))
+        if value
+    )
+    for summary in failed:
+        print(f"replay: python -m chaos sim --seed {summary.seed}{options} --trace")
+    counts = " ".join(f"{name}={count:,}" for name, count in sorted(total.items()))
+    print(
+        f"{'FAIL' if failed else 'PASS'} seeds={len(wanted)} failed={len(failed)}"
+        f" simulated={simulated_s / 3600:.2f}h {counts} in {time.monotonic() - began_s:.0f} s"
+    )
+    if failed:
+        sys.exit(1)
+
+
+def _progress(done: int, total: int, failed: int, elapsed_s: float) -> None:
+    if sys.stderr.isatty():
+        bar = ("#" * (BAR_COLUMNS * done // total)).ljust(BAR_COLUMNS, ".")
+        left_s = elapsed_s / done * (total - done)
+        print(
+            f"[{bar}] {done}/{total} failed={failed} {left_s:.0f} s left",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

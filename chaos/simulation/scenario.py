@@ -1,0 +1,224 @@
+"""One seed: a cluster, clients, faults; then it heals, drains, is killed once more, is judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+import trio
+
+from chaos.checkers import cluster, messages
+from chaos.checkers.linear import linearizable
+from chaos.history import Deliver, Event, Fault, History, MessageId, Outcome, Publish, Replica
+from chaos.simulation.faults import KINDS, Nemesis, Planned, draw
+from chaos.simulation.network import Weather
+from chaos.simulation.workload import ONE_CONSUMER, QUEUES, Clients
+from chaos.simulation.world import World, run
+
+RECOVERY_S: Final = 10.0
+"""After the faults each queue must confirm through each node within this time."""
+DRAIN_S: Final = 30.0
+"""How long what was confirmed may take to come out after that."""
+DEPTH_S: Final = 8.0
+SERVING_S: Final = 20.0
+"""How long a cluster that was killed whole may take to serve clients on all nodes."""
+EQUAL_S: Final = 10.0
+OBJECTS: Final = ("m0", "m1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a seed means. faults: in the order of their times, from the begin of the load."""
+
+    seed: int
+    nodes: int
+    weather: Weather
+    snapshot_entries: int
+    publishers: int
+    rate: float
+    consumers: int
+    horizon_s: float
+    faults: tuple[Planned, ...]
+
+
+@dataclass
+class Result:
+    """What a seed gave.
+
+    problems: broken promises in words; none is a pass.
+    trace: a hash of all events in the world; equal for equal seeds and programs.
+    simulated_s: on the virtual clock.
+    """
+
+    plan: Plan
+    problems: list[str]
+    trace: str
+    simulated_s: float
+    counts: Counter[str]
+    history: History = field(repr=False)
+
+
+def plan(seed: int, *, kinds: tuple[str, ...] = KINDS, nodes: int | None = None) -> Plan:
+    """Draw what a seed means.
+
+    kinds: the faults to draw from.
+    nodes: how many, instead of drawing (mostly three).
+    """
+    rng = Random(f"plan/{seed}")
+    count = rng.choice((3,) * 11 + (5,))
+    horizon_s = rng.uniform(3.0, 7.0)
+    count = count if nodes is None else nodes
+    return Plan(
+        seed=seed,
+        nodes=count,
+        weather=Weather(
+            delay_s=rng.choice(((0.0002, 0.002), (0.001, 0.02))),
+            late=rng.choice((0.0, 0.0, 0.002, 0.01)),
+        ),
+        snapshot_entries=rng.choice((20, 60, 200)),
+        publishers=rng.choice((1, 2, 3)),
+        rate=rng.choice((4.0, 10.0)),
+        consumers=rng.choice((1, 2)),
+        horizon_s=horizon_s,
+        faults=tuple(draw(rng, nodes=count, horizon_s=horizon_s, kinds=kinds)),
+    )
+
+
+def simulate(plan: Plan, *, show: Callable[[str], None] | None = None) -> Result:
+    """Run a plan and judge it."""
+    history = History()
+    ends: list[tuple[float, list[str], Counter[str]]] = []
+
+    async def main(world: World) -> None:
+        problems = await _play(world, plan, history)
+        problems += world.failures + world.ledger.problems
+        ends.append((trio.current_time(), problems, Counter(exits=world.exits)))
+
+    _, trace = run(
+        plan.seed,
+        main,
+        nodes=plan.nodes,
+        weather=plan.weather,
+        snapshot_entries=plan.snapshot_entries,
+        show=show,
+    )
+    simulated_s, problems, counts = ends[0]
+    problems += judge(history.events)
+    counts += _count(history.events)
+    return Result(plan, problems, trace.digest, simulated_s, counts, history)
+
+
+def judge(events: Sequence[Event]) -> Iterator[str]:
+    """Return the complaints of all checkers."""
+    yield from messages.lost(events)
+    yield from messages.refused(events)
+    yield from messages.phantom(events)
+    yield from messages.unmarked(events)
+    yield from messages.disorder(events, one_consumer=ONE_CONSUMER)
+    yield from cluster.depth(events)
+    yield from cluster.recovery(events, within_s=RECOVERY_S)
+    yield from cluster.replicas(events)
+    yield from linearizable(events)
+
+
+async def _play(world: World, plan: Plan, history: History) -> list[str]:
+    """Play a run in its world; return what went wrong in ways that no checker sees."""
+    clients = Clients(world, history)
+    world.start()
+    if not await _all_serve(world, within_s=SERVING_S):
+        return ["the cluster does not begin to serve clients"]
+    await clients.set_up()
+    async with trio.open_nursery() as consuming:
+        async with trio.open_nursery() as publishing:
+            for number in range(plan.publishers):
+                publishing.start_soon(clients.publish_forever, f"p{number}", plan.rate)
+            publishing.start_soon(clients.operate_forever, "o0", OBJECTS)
+            publishing.start_soon(clients.operate_forever, "o1", OBJECTS)
+            consuming.start_soon(clients.consume_forever, "c0", "q0")
+            for number in range(plan.consumers):
+                consuming.start_soon(clients.consume_forever, f"d{number}", "q1")
+            await Nemesis(world, history).run(list(plan.faults))
+            await trio.sleep(0.5)
+            healed_s = trio.current_time()
+            world.trace("healed")
+            async with trio.open_nursery() as probing:
+                for node in world.nodes:
+                    for queue in QUEUES:
+                        probing.start_soon(_probe, clients, node, queue, healed_s)
+            clients.publishing = False
+        clients.is_draining = True
+        world.trace("draining")
+        await _until(lambda: not any(messages.lost(history.events)), within_s=DRAIN_S)
+        await trio.sleep(0.5)
+        clients.consuming = False
+    await clients.note_depths("drained", within_s=DEPTH_S)
+    problems = await _compare(world, history)
+    world.trace("killing all")
+    for node in world.nodes:
+        world.kill(node)
+    if not await _all_serve(world, within_s=SERVING_S):
+        return [*problems, "the cluster does not serve clients after it was killed whole"]
+    await clients.note_depths("restarted", within_s=DEPTH_S)
+    return problems
+
+
+async def _probe(clients: Clients, node: int, queue: str, healed_s: float) -> None:
+    await clients.probe(node, queue, since_s=healed_s, within_s=2 * RECOVERY_S)  # type: ignore[arg-type]
+
+
+async def _all_serve(world: World, *, within_s: float) -> bool:
+    """Wait until all nodes serve clients; False if they do not in time."""
+    hosts = world.hosts.values()
+    return await _until(
+        lambda: all(host.process and host.process.is_serving for host in hosts), within_s=within_s
+    )
+
+
+async def _until(is_so: Callable[[], bool], *, within_s: float) -> bool:
+    """Look again and again whether something is so; False if it is not in time."""
+    until_s = trio.current_time() + within_s
+    while trio.current_time() < until_s:
+        await trio.sleep(0.1)
+        if is_so():
+            return True
+    return False
+
+
+async def _compare(world: World, history: History) -> list[str]:
+    """Write down the replicas' states when nothing moves any more."""
+    until_s = trio.current_time() + EQUAL_S
+    while True:
+        found = [
+            (node, number, group.applied_index, hashlib.blake2b(
+                replicas.machines[number].snapshot(), digest_size=8).hexdigest())
+            for node in world.nodes
+            if (replicas := world.replicas(node)) is not None
+            for number, group in enumerate(replicas.groups)
+        ]  # fmt: skip
+        is_equal = len({entry[1:] for entry in found}) == len({entry[1] for entry in found})
+        if is_equal or trio.current_time() > until_s:
+            break
+        await trio.sleep(0.2)
+    for entry in found:
+        history.add(Replica(*entry))
+    missing = set(world.nodes) - {entry[0] for entry in found}
+    return [f"node {node} is not there after the drain" for node in sorted(missing)]
+
+
+def _count(events: Sequence[Event]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for event in events:
+        match event:
+            case Publish():
+                counts["published"] += 1
+            case Outcome(type="ok"):
+                counts["confirmed"] += 1
+            case Deliver(id=MessageId()):
+                counts["redelivered" if event.redelivered else "delivered"] += 1
+            case Fault():
+                counts["faults"] += 1
+    return counts
