@@ -306,7 +306,8 @@ async def test_a_flood_of_small_messages_with_changing_keys_leaves_the_node_up()
 
         acks = [e for e in await client.hears() if isinstance(e, Ack)]
 
-        assert acks[-1].delivery_tag == 80_000
+        # Two queues confirm in turns, so the last tag need not come last.
+        assert max(ack.delivery_tag for ack in acks) == 80_000
         assert (40_000, 0) == await counts(client, "r")
 
 

@@ -56,6 +56,7 @@ async def test_a_follower_whose_leader_has_no_link_has_lost_it_until_there_is_an
     links, group = Links(2, 3), Group(2)
     watched = majority(links, group, nodes=3)
 
+    assert not watched.is_lost()
     links.up = {3}
     assert await lasts(watched)
 
@@ -99,3 +100,14 @@ async def test_a_change_of_leader_is_no_loss(autojump_clock: trio.testing.MockCl
 
 async def test_a_node_alone_is_its_own_majority(autojump_clock: trio.testing.MockClock) -> None:
     assert not await lasts(majority(Links(), Group(1), nodes=1))
+
+
+async def test_a_node_that_starts_has_lost_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    links, group = Links(), Group(None)
+    watched = majority(links, group, nodes=3)
+    assert not await lasts(watched)
+
+    links.up, group.leader = {2}, 2
+    assert not watched.is_lost()
+    links.up = set()
+    assert await lasts(watched)

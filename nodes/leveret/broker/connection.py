@@ -18,6 +18,7 @@ from leveret.amqp import errors, spec
 from leveret.amqp.events import Ack, ChannelFailed, ConnectionFailed, MethodReceived, Publish
 from leveret.amqp.frames import HEARTBEAT
 from leveret.amqp.states import ConnectionState
+from leveret.catalog.catalog import ChangeRefused
 from leveret.catalog.commands import DeleteQueue
 
 from .access import ResourceRefused
@@ -32,6 +33,7 @@ from .messages import (
     Written,
     tell,
 )
+from .operations import error_of_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -425,6 +427,8 @@ class ConnectionActor(Actor[object]):
                 outcome = await operation
         except errors.AmqpError as error:
             outcome = error
+        except ChangeRefused as error:
+            outcome = error_of_refusal(error.refusal)
         except Exception:  # a bug ends this connection, not the node
             log.exception("operation failed", extra={"connection": self.session.name})
             outcome = errors.internal_error()

@@ -79,6 +79,18 @@ def of(method: Method) -> Callable[[Channel, Method], Awaitable[Method | None]] 
     )
 
 
+def error_of_refusal(refusal: Refusal) -> errors.AmqpError:
+    """Return what a client hears of a refusal of the catalog that its operation did not expect."""
+    match refusal.kind, refusal.subject:
+        case _, "node":
+            return errors.connection_forced("this node is not a member of the cluster any more")
+        case _, "vhost":
+            return errors.connection_forced(f"vhost '{refusal.name}' is deleted")
+        case "malformed", _:
+            return errors.precondition_failed(f"invalid declaration: {refusal.name}")
+    return errors.internal_error()
+
+
 def check_expiration(text: str) -> None:
     """Accept or refuse the expiration property of a message.
 

@@ -54,14 +54,18 @@ class Majority:
         self._group = group
         self._voters = voters
         self._timeout_s = timeout_s
-        self._reached_s = trio.current_time()
+        self._reached_s: float | None = None
+        """When it was in reach last; None before the first time, when no client is served."""
 
     def is_lost(self) -> bool:
-        """Say whether the majority has been out of reach for too long; ask now and then."""
+        """Say whether the majority was there and has been out of reach for too long since.
+
+        To be asked now and then, several times within the timeout.
+        """
         now_s = trio.current_time()
         if self._is_in_reach():
             self._reached_s = now_s
-        return now_s - self._reached_s > self._timeout_s
+        return self._reached_s is not None and now_s - self._reached_s > self._timeout_s
 
     def _is_in_reach(self) -> bool:
         in_reach = {self._node, *self._links.up}
