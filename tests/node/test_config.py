@@ -232,3 +232,23 @@ def test_every_limit_says_what_happens_at_it() -> None:
 
 def test_environment_names_are_unique() -> None:
     assert len(SETTINGS) == len({environment_name(name) for name in SETTINGS})
+
+
+def test_a_node_joins_or_is_a_fixed_member_and_not_both(tmp_path: Path) -> None:
+    join = Flag("--join", "node.join", "192.0.2.1:25672")
+
+    assert Address("192.0.2.1", 25672) == load(tmp_path, join).node.join
+    assert None is load(tmp_path).node.join
+    assert None is load(tmp_path, LEVERET_NODE_JOIN="").node.join
+    (problem,) = problems(tmp_path, join, LEVERET_NODE_CLUSTER=CLUSTER, LEVERET_NODE_TOKEN=TOKEN)
+    assert (
+        "node.join = 192.0.2.1:25672 (flag --join): a node joins a cluster, or is one of the fixed"
+        " members in node.cluster; give one"
+    ) == problem
+
+
+@pytest.mark.parametrize("raw", ["192.0.2.1", "::1:5", ":5"])
+def test_a_member_to_join_by_is_an_address_and_a_port(tmp_path: Path, raw: str) -> None:
+    (problem,) = problems(tmp_path, Flag("--join", "node.join", raw))
+
+    assert "node.join" in problem

@@ -105,7 +105,7 @@ async def liar(net: Net, nursery: trio.Nursery, script: list[bytes]) -> Address:
 
     async def speak() -> None:
         socket, _ = await listener.accept()
-        with socket, contextlib.suppress(ConnectionResetError):
+        with contextlib.closing(socket), contextlib.suppress(ConnectionResetError):
             for part in script:
                 await socket.send(part)
             socket.shutdown(1)

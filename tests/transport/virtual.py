@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket as std
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -44,12 +44,6 @@ class Socket(trio.socket.SocketType):
         self._arrived = trio.lowlevel.ParkingLot()
         self._closed = False
         self.incoming, self.outgoing = Pipe(), Pipe()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def setsockopt(self, *args: object) -> None:
         pass

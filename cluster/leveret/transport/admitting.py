@@ -6,6 +6,7 @@ decides (the handler does), or links.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -176,7 +177,7 @@ class Admitter:
         at = request.address
         try:
             with trio.fail_after(self._config.handshake_timeout_s):
-                with await connect(at) as socket:
+                with contextlib.closing(await connect(at)) as socket:
                     probe = plain(socket)
                     self._check_place(at, probe, wire)
                     await say(probe, REACH, proofs.reach())

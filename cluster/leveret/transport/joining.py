@@ -6,6 +6,7 @@ proved to hold the token, and `cluster` comes last of the files: a folder withou
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -109,7 +110,7 @@ async def join(
         OSError: the folder cannot be written.
     """
     listener, bound = await listen(listen_on, has_tls=True)
-    with listener:
+    with contextlib.closing(listener):
         newcomer = _Newcomer(at, token, listener, folder, config or TransportConfig(), make_nonce)
         request = JoinRequest(
             name=name,
@@ -151,7 +152,7 @@ class _Newcomer:
         Raises: as `join`; SpeaksTls if it must be tried with TLS.
         """
         socket = await self._connect()
-        with socket:
+        with contextlib.closing(socket):
             try:
                 with trio.fail_after(self._config.handshake_timeout_s) as deadline:
                     outcome = await self._speak(socket, request, deadline, with_tls=with_tls)
@@ -256,7 +257,10 @@ class _Newcomer:
     async def _answer(self, socket: trio.socket.SocketType, proofs: Proofs) -> None:
         """Show a member that it has reached this node; anybody else hears nothing."""
         try:
-            with socket, trio.move_on_after(self._config.handshake_timeout_s):
+            with (
+                contextlib.closing(socket),
+                trio.move_on_after(self._config.handshake_timeout_s),
+            ):
                 try:
                     probe = plain(socket)
                     said = await read_opening(

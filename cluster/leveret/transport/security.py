@@ -110,11 +110,17 @@ class TlsFiles:
         Raises:
             TransportError: as `context`.
         """
+        return self._leaf().public_bytes(serialization.Encoding.DER)
+
+    def ends(self) -> datetime:
+        """Return when this node's certificate ends; raises as `leaf`."""
+        return self._leaf().not_valid_after_utc
+
+    def _leaf(self) -> x509.Certificate:
         try:
-            chain = x509.load_pem_x509_certificates(_read(self.certificate))
+            return x509.load_pem_x509_certificates(_read(self.certificate))[0]
         except ValueError as error:
             raise TransportError(f"{self.certificate} is not a certificate: {error}") from error
-        return chain[0].public_bytes(serialization.Encoding.DER)
 
 
 def newcomer_context() -> ssl.SSLContext:

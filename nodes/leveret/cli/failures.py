@@ -18,6 +18,7 @@ from leveret.cli.exits import (
 )
 from leveret.node.config import NodeConfig
 from leveret.node.definitions import DefinitionsError
+from leveret.node.membership import MembershipError
 from leveret.storage.errors import CorruptJournal, CorruptSnapshot, FolderInUse, SyncFailed
 from leveret.transport.errors import TransportError
 from leveret.transport.identity import Address
@@ -81,7 +82,7 @@ def _known(error: BaseException, config: NodeConfig) -> Failure | None:
             f"{error.filename}: {error.strerror}; correct the permissions of the data folder or"
             " choose another one with --data-dir"
         )
-    if isinstance(error, TransportError):
+    if isinstance(error, TransportError | MembershipError):
         return BadConfiguration(str(error))
     if isinstance(error, DefinitionsError):
         return BadConfiguration(f"node.definitions: {error}; correct the file")
@@ -102,6 +103,8 @@ def _unusable_port(config: NodeConfig) -> str | None:
     remedies += [(address, "change amqp.tls_listen") for address in config.amqp.tls_listen]
     if len(config.node.cluster) > 1:
         remedies.append((config.peers.listen, "change --peer-listen and --cluster"))
+    elif config.origin("peers.listen") != "default" or config.node.join is not None:
+        remedies.append((config.peers.listen, "change --peer-listen"))
     for address, remedy in remedies:
         number = _try(address)
         if number in _PORT_ERRORS:

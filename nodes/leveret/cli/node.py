@@ -30,6 +30,8 @@ _FLAGS = {
     "data_dir": "node.data_dir",
     "listen": "amqp.listen",
     "cluster": "node.cluster",
+    "join": "node.join",
+    "token": "node.token",
     "peer_listen": "peers.listen",
     "token_file": "node.token_file",
     "log_level": "logging.level",
@@ -45,8 +47,10 @@ _FLAGS = {
 @click.option("--id", metavar="N", help="Number of this node in its cluster [default: 1].")
 @click.option("--name", metavar="NAME", help="Name of this node [default: node-ID].")
 @click.option("--cluster", metavar="ID@HOST:PORT,…", help="All members, and where nodes meet.")
+@click.option("--join", metavar="HOST:PORT", help="A member of the cluster to join, once.")
 @click.option("--peer-listen", metavar="HOST:PORT", help="For nodes [default: as in --cluster].")
 @click.option("--token-file", metavar="FILE", help="File with the secret of the cluster.")
+@click.option("--token", metavar="HEX", help="The secret itself; other users may see it.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="text or json.")
 @click.option("--parent", type=int, hidden=True)
@@ -67,6 +71,8 @@ def node(
       leveret node --listen 0.0.0.0:5672 --data-dir /var/lib/leveret
       leveret node --id 1 --cluster 1@127.0.0.1:25672,2@127.0.0.1:25673,3@127.0.0.1:25674 \\
                    --token-file token
+      leveret node --peer-listen 192.0.2.1:25672
+      leveret node --join 192.0.2.1:25672 --token-file token --peer-listen 192.0.2.2:25672
 
     \b
     Exit codes:
@@ -97,7 +103,13 @@ def run(config: NodeConfig, *, parent: int | None = None) -> None:
     from leveret.node.boot import run_node  # noqa: PLC0415 - the whole broker; only here
 
     def on_ready(endpoints: Endpoints) -> None:
-        welcome = node_welcome(config, endpoints, version=version(), pid=os.getpid())
+        welcome = node_welcome(
+            config,
+            endpoints,
+            version=version(),
+            pid=os.getpid(),
+            shows_secrets=sys.stderr.isatty(),
+        )
         # Where logs are for programs, standard error has nothing but JSON lines.
         if config.logging.format == "text":
             click.echo(welcome, file=sys.stderr)

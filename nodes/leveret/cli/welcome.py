@@ -7,6 +7,7 @@ from pathlib import Path
 
 from leveret.node.config import NodeConfig
 from leveret.node.endpoints import Endpoints
+from leveret.node.membership import CREDENTIALS_FOLDER, Membership
 from leveret.transport.identity import Address
 
 
@@ -26,8 +27,20 @@ def pika_lines(url: str) -> list[str]:
     ]
 
 
-def node_welcome(config: NodeConfig, endpoints: Endpoints, *, version: str, pid: int) -> str:
-    """Return the block that a node prints when it is ready."""
+def node_welcome(
+    config: NodeConfig,
+    endpoints: Endpoints,
+    *,
+    version: str,
+    pid: int,
+    shows_secrets: bool = False,
+) -> str:
+    """Return the block that a node prints when it is ready.
+
+    shows_secrets: print the token of the command to join, as to a person at a terminal and not to
+        a log; else print where it is.
+    """
+    name = endpoints.member.name if endpoints.member is not None else config.node.name
     urls = [url_of(address) for address in endpoints.amqp]
     urls += [url_of(address, tls=True) for address in endpoints.amqp_tls]
     rows = [
@@ -36,10 +49,33 @@ def node_welcome(config: NodeConfig, endpoints: Endpoints, *, version: str, pid:
         ("connect", "  ".join(urls)),
     ]
     if endpoints.peers is not None:
-        members = ", ".join(map(str, config.node.cluster))
-        rows.insert(1, ("nodes", f"{endpoints.peers} (this is {config.node.id} of {members})"))
-    title = f"Leveret {version}, node {config.node.name}, process {pid}, is ready"
+        rows.insert(1, ("nodes", f"{endpoints.peers} ({_place(config, endpoints.member)})"))
+        if endpoints.token is not None:
+            rows.append(("join", _join_command(config, endpoints, shows_secrets=shows_secrets)))
+    title = f"Leveret {version}, node {name}, process {pid}, is ready"
     return _block(title, rows, urls[:1])
+
+
+def _place(config: NodeConfig, member: Membership | None) -> str:
+    """Return which one of which nodes it is."""
+    if member is None:
+        return f"this is {config.node.id} of {', '.join(map(str, config.node.cluster))}"
+    members = ", ".join(f"{node}@{at}" for node, at in sorted(member.members.items()))
+    return f"this is {member.node} of {members}"
+
+
+def _join_command(config: NodeConfig, endpoints: Endpoints, *, shows_secrets: bool) -> str:
+    """Return the command by which another node joins this one."""
+    assert endpoints.token is not None
+    assert endpoints.peers is not None
+    at = endpoints.peers
+    if endpoints.member is not None:  # bound to all interfaces, it is reached at another address
+        at = endpoints.member.members.get(endpoints.member.node, at)
+    command = f"leveret node --join {at} --peer-listen HOST:PORT --token"
+    if shows_secrets:
+        return f"{command} {endpoints.token.hex()}"
+    file = config.node.token_file or config.node.data_dir / CREDENTIALS_FOLDER / "token"
+    return f"{command}-file FILE  (a copy of {file})"
 
 
 def cluster_welcome(urls: Sequence[str], folder: Path) -> str:

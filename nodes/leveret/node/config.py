@@ -15,6 +15,7 @@ from pathlib import Path
 from leveret.node.settings import Setting, setting, settings_of
 from leveret.node.units import (
     ADDRESS,
+    ADDRESS_OR_NONE,
     ADDRESSES,
     BOOLEAN,
     FILE,
@@ -71,6 +72,12 @@ class NodeSection:
         (),
         MEMBERS,
         "All members of a static cluster, this node too, the same on all. Empty: a single node.",
+    )
+    join: Address | None = setting(
+        None,
+        ADDRESS_OR_NONE,
+        "Peer address of any member of the cluster that this node joins at its first start, with"
+        " that cluster's token. Its number comes from there. Later starts need neither.",
     )
     token: bytes = setting(
         b"",
@@ -206,8 +213,10 @@ class PeersSection:
     listen: Address = setting(
         Address("127.0.0.1", PEER_PORT),
         ADDRESS,
-        "Address for other nodes; off loopback only with the three TLS files.",
-        default_text="this node's address in node.cluster, else 127.0.0.1:25672",
+        "Address for other nodes. Off loopback it takes TLS: the three files, or, where other nodes"
+        " join this one, those that it makes in its data folder at the first such start.",
+        default_text="this node's address in node.cluster, else 127.0.0.1:25672, where a node alone"
+        " takes no links",
     )
     tls_ca: Path | None = setting(None, FILE, "PEM file of the cluster's own authority.")
     tls_certificate: Path | None = setting(None, FILE, "PEM file of this node's certificate.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from leveret.transport.identity import Address
+
+if TYPE_CHECKING:
+    from .membership import Membership
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,3 +19,7 @@ class Endpoints:
     amqp_tls: tuple[Address, ...] = ()
     peers: Address | None = None
     """None for a single node, which no other node may reach."""
+    member: Membership | None = None
+    """Which node of which cluster it is there."""
+    token: bytes | None = field(default=None, repr=False)
+    """What another node needs to join at `peers`."""

@@ -287,6 +287,11 @@ def _check_relations(config: NodeConfig) -> list[Problem]:
 
 def _check_identity(config: NodeConfig, wrong: Callable[[str, str], None]) -> None:
     node = config.node
+    if node.join is not None and node.cluster:
+        wrong(
+            "node.join",
+            "a node joins a cluster, or is one of the fixed members in node.cluster; give one",
+        )
     if not node.cluster:
         return
     if node.id not in [member.id for member in node.cluster]:

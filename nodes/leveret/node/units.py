@@ -161,6 +161,10 @@ def _address(raw: object) -> Address:
     return parse_address(raw if isinstance(raw, str) else "")
 
 
+def _address_or_none(raw: object) -> Address | None:
+    return None if raw == "" else _address(raw)
+
+
 def _words(raw: object) -> list[str]:
     if isinstance(raw, str):
         return [word for word in re.split(r"[,\s]+", raw) if word]
@@ -228,6 +232,9 @@ SIZE = Kind("size", _size, _show_size)
 SECONDS = Kind("duration", _seconds, _show_seconds)
 WHOLE_SECONDS = Kind("duration, whole seconds", _whole_seconds, _show_seconds)
 ADDRESS = Kind("host:port", _address, str)
+ADDRESS_OR_NONE: Kind[Address | None] = Kind(
+    "host:port", _address_or_none, lambda address: str(address) if address else ""
+)
 ADDRESSES = Kind("list of host:port", _addresses, _show_list)
 MEMBERS = Kind("list of id@host:port", _members, _show_list)
 FOLDER = Kind("path", _folder, str)
