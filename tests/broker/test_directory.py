@@ -8,7 +8,8 @@ from leveret.amqp import spec
 from leveret.amqp.events import Ack
 from leveret.broker import machine
 from leveret.broker.messages import Count
-from leveret.catalog.commands import DeclareQueue, DeleteQueue, RegisterNode
+from leveret.catalog import CatalogMachine
+from leveret.catalog.commands import DeclareQueue, DeleteExchange, DeleteQueue, RegisterNode, encode
 from tests.broker.node_lab import Lab, lab
 
 DURABLE = DeclareQueue("/", "q", True, False, False, b"", 1, 1, 0)
@@ -90,6 +91,30 @@ async def test_a_snapshot_lets_be_heard_what_was_said_early() -> None:
         await wait_all_tasks_blocked()
 
         assert replies(node) == [("reply", 5, "count", 0, 0, 0)]
+
+
+async def test_a_snapshot_ends_what_it_does_not_hold() -> None:
+    async with lab() as node:
+        client = await node.connect()
+        await node.change(DURABLE)
+        uid = node.queue("q").uid
+        client.publishes("q", count=3)
+        client.says(1, spec.BasicConsume(queue="q", consumer_tag="c"))
+        client.says(1, spec.ExchangeDeclare(exchange="x", type="fanout"))
+        client.publishes("", exchange="x")
+        await client.hears()
+        assert node.directory.queue_numbers() == (2, 1)
+        later = CatalogMachine()
+        later.restore(node.catalog._machine.snapshot())
+        for command in (DeleteQueue("/", "q", uid), DeleteExchange("/", "x", False)):
+            later.apply(1, 0, encode(command), 0)
+
+        node.catalog._machine.restore(later.snapshot())
+        node.catalog._tell_listeners()
+
+        assert [spec.BasicCancel] == [type(m) for m in await client.hears_methods()]
+        assert node.directory.queue_numbers() == (1, 0)
+        assert uid not in node.shard_machine.queues
 
 
 async def test_publishes_under_way_to_a_far_queue_come_home_when_it_is_deleted() -> None:

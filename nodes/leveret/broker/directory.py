@@ -221,9 +221,7 @@ class Directory:
         match event:
             case EntityDeleted(Exchange() as exchange):
                 self.version += 1
-                gone = self._exchanges.pop((exchange.vhost, exchange.name), None)
-                if gone is not None:
-                    gone.close()
+                self._end_exchange(exchange.vhost, exchange.name)
             case EntityDeleted(Queue() as queue):
                 self._end_queue(queue.uid)
                 if queue.shard:
@@ -234,10 +232,20 @@ class Directory:
                 self.version += 1
             case Restored():
                 self.version += 1
+                for vhost, name in list(self._exchanges):
+                    if self.catalog.model.exchange(vhost, name) is None:
+                        self._end_exchange(vhost, name)
                 for uid in [u for u in self._queues if not self.catalog.model.queue_by_uid(u)]:
                     self._end_queue(uid)
                 for uid in [u for u in self._early if u < self.catalog.model.uid_next]:
                     self._say_early(uid)
+                for shard in self._shards.values():
+                    shard.sweep(self.catalog.model)
+
+    def _end_exchange(self, vhost: str, name: str) -> None:
+        ref = self._exchanges.pop((vhost, name), None)
+        if ref is not None:
+            ref.close()
 
     def _say_early(self, uid: int) -> None:
         for node, body in self._early.pop(uid, ()):

@@ -546,8 +546,11 @@ async def _declare(channel: Channel, command: DeclareQueue) -> Done[Queue]:
     answered = trio.Event()
 
     def done(answer: Done[Queue] | Refusal) -> None:
-        if isinstance(answer, Done) and answer.outcome == "created" and command.exclusive:
-            channel.connection.own(cast("Queue", answer.entity))
+        # It may answer `exists` for what this very command made, when that was said twice.
+        if isinstance(answer, Done) and command.exclusive:
+            queue = cast("Queue", answer.entity)
+            if queue.exclusive and _is_mine(channel, queue):
+                channel.connection.own(queue)
         answers.append(answer)
         answered.set()
 
