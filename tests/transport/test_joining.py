@@ -22,9 +22,10 @@ from leveret.transport import (
     TlsFiles,
     found_cluster,
 )
-from leveret.transport.admission import Admitted, JoinAnswer
-from leveret.transport.security import newcomer_context
-from leveret.transport.wire import TlsWire, connect, secure
+from leveret.transport.admission import Admitted, JoinAnswer, Proofs
+from leveret.transport.opening import read_opening, say
+from leveret.transport.security import binding, newcomer_context
+from leveret.transport.wire import TlsWire, connect, plain, secure
 
 from .joins import HERE, NOW, Cluster, frame, is_empty, liar, newcomer
 from .support import ANYWHERE, ONE, THREE, TOKEN, TWO, Node, identity, reason, start
@@ -247,10 +248,10 @@ async def test_somebody_else_at_the_newcomers_address_is_no_newcomer(
 async def test_an_address_of_all_interfaces_becomes_the_one_that_reaches_the_member(
     tmp_path: Path,
 ) -> None:
-    cluster = Cluster()
+    cluster = Cluster(founded(tmp_path / "1"))
     async with trio.open_nursery() as nursery:
         at = await cluster.start(nursery)
-        joined = await newcomer(at, tmp_path, listen_on=Address("0.0.0.0", 0))
+        joined = await newcomer(at, tmp_path / "2", listen_on=Address("0.0.0.0", 0))
         nursery.cancel_scope.cancel()
 
     assert "127.0.0.1" == joined.address.host
@@ -291,14 +292,51 @@ async def test_nothing_is_said_to_a_member_off_loopback_without_tls(
     assert b"\x16\x03" == acceptor.incoming.data[:2]  # a TLS client's hello
 
 
-async def test_without_tls_nobody_joins_from_off_loopback(
-    autojump_clock: MockClock, net: Net, tmp_path: Path
+@pytest.mark.parametrize("host", ["10.0.0.2", "0.0.0.0"])
+async def test_without_tls_a_node_that_listens_off_loopback_does_not_join(
+    autojump_clock: MockClock, net: Net, tmp_path: Path, host: str
 ) -> None:
+    cluster = Cluster()
     async with trio.open_nursery() as nursery:
-        at = await Cluster().start(nursery)
-        with pytest.raises(Refused, match=r"is without TLS, so all.*not on 10\.0\.0\.2:30002"):
-            await newcomer(at, tmp_path, listen_on=Address("10.0.0.2", 30002))
+        at = await cluster.start(nursery)
+        with pytest.raises(
+            Refused, match=rf"is without TLS, so all.*not on {host}:30002"
+        ) as caught:
+            await newcomer(at, tmp_path, listen_on=Address(host, 30002))
         nursery.cancel_scope.cancel()
+
+    assert not caught.value.by_peer
+    assert [] == cluster.requests
+
+
+async def test_without_tls_a_member_admits_nobody_from_off_loopback(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    cluster = Cluster()
+    async with trio.open_nursery() as nursery:
+        at = await cluster.start(nursery)
+        far = Socket(net)
+        await far.bind(("10.0.0.2", 30002))
+        far.listen()
+        socket = Socket(net)
+        await socket.connect(at)
+        wire = plain(socket)
+        request = JoinRequest(
+            name="",
+            address=Address("10.0.0.2", 30002),
+            incarnation=1,
+            software="x",
+            cluster="",
+            public_key=b"",
+        )
+        asked = await say(wire, "#join", request.payload(bytes(32)))
+        answer = await read_opening(wire, ("#join",), max_bytes=4096)
+        proofs = Proofs(token=TOKEN, binding=binding(None), request=asked, answer=answer.body)
+        await say(wire, "#proof", proofs.newcomer())
+        with pytest.raises(Refused, match=r"is without TLS, so all.*not on 10\.0\.0\.2:30002"):
+            await read_opening(wire, ("#admitted",), max_bytes=4096)
+        nursery.cancel_scope.cancel()
+    assert [] == cluster.requests
 
 
 # TLS

@@ -111,7 +111,9 @@ async def join(
     """
     listener, bound = await listen(listen_on, has_tls=True)
     with contextlib.closing(listener):
-        newcomer = _Newcomer(at, token, listener, folder, config or TransportConfig(), make_nonce)
+        newcomer = _Newcomer(
+            at, token, listener, bound, folder, config or TransportConfig(), make_nonce
+        )
         request = JoinRequest(
             name=name,
             address=Address(listen_on.host, bound.port),
@@ -134,6 +136,7 @@ class _Newcomer:
         at: Address,
         token: bytes,
         listener: trio.socket.SocketType,
+        bound: Address,
         folder: Path,
         config: TransportConfig,
         make_nonce: Callable[[int], bytes],
@@ -141,6 +144,7 @@ class _Newcomer:
         self._at = at
         self._token = token
         self._listener = listener
+        self._bound = bound
         self._folder = folder
         self._config = config
         self._make_nonce = make_nonce
@@ -213,6 +217,12 @@ class _Newcomer:
             raise Refused(
                 f"the node at {self._at} belongs to the cluster {answer.cluster!r}, not to"
                 f" {request.cluster!r}"
+            )
+        if not wire.is_tls and not is_loopback(self._bound.host):
+            # Said before it is a member: as one it could not listen there (`listener.listen`).
+            raise Refused(
+                f"the cluster at {self._at} is without TLS, so all its nodes must be on one machine"
+                f" and listen on loopback, not on {self._bound}"
             )
         proofs = Proofs(
             token=self._token,
