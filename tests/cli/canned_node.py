@@ -31,15 +31,19 @@ class Anything(Arguments, frozen=True, forbid_unknown_fields=False):
 
 @contextmanager
 def canned_node(folder: Path, answers: Mapping[str, object]) -> Iterator[None]:
-    """Serve in a thread: each request gets its answer, or the `ControlError` that is one."""
+    """Serve in a thread: each request gets its answer, or the `ControlError` that is one.
+
+    An iterator gives one answer after the other.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     controls = Controls()
 
     def handler(answer: object) -> Callable[[Anything], Awaitable[object]]:
         async def reply(_: Anything) -> object:
-            if isinstance(answer, ControlError):
-                raise answer
-            return answer
+            given = next(answer) if isinstance(answer, Iterator) else answer
+            if isinstance(given, ControlError):
+                raise given
+            return given
 
         return reply
 
@@ -114,6 +118,8 @@ def group_here(
         peers={
             node: MemberLag(match_index=10 - lag, lag=lag) for node, lag in (lags or {}).items()
         },
+        voters=[1, 2, 3],
+        learners=[],
     )
 
 
@@ -146,9 +152,9 @@ def cluster_status() -> ClusterStatus:
                 applied_index=100,
                 last_index=100,
                 members=[
-                    MemberSeen(node=1, role="leader", applied_index=100, lag=0),
-                    MemberSeen(node=2, role="follower", applied_index=98, lag=2),
-                    MemberSeen(node=3, role=None, applied_index=None, lag=40),
+                    MemberSeen(node=1, is_voter=True, role="leader", applied_index=100, lag=0),
+                    MemberSeen(node=2, is_voter=True, role="follower", applied_index=98, lag=2),
+                    MemberSeen(node=3, is_voter=True, role=None, applied_index=None, lag=40),
                 ],
             ),
             GroupSeen(
@@ -158,7 +164,9 @@ def cluster_status() -> ClusterStatus:
                 commit_index=5,
                 applied_index=5,
                 last_index=6,
-                members=[MemberSeen(node=1, role="candidate", applied_index=5, lag=None)],
+                members=[
+                    MemberSeen(node=1, is_voter=True, role="candidate", applied_index=5, lag=None)
+                ],
             ),
         ],
     )

@@ -16,6 +16,12 @@ from leveret.cli.figures import bytes_text, duration_text, rate_text
 from leveret.cli.find import find_node
 from leveret.cli.main import cli
 from leveret.node.control.controls import ControlError
+from leveret.node.control.replies import (
+    Moved,
+    NotMoved,
+    Rebalanced,
+    Transferred,
+)
 from tests.cli.canned_node import canned_node, cluster_status, node_status
 
 
@@ -70,7 +76,7 @@ def test_the_cluster_is_shown_with_who_is_down_who_is_behind_and_who_leads(
     assert re.search(r"1 +node-1 +serving +0 +amqp://127\.0\.0\.1:5672", text)
     assert re.search(r"2 +node-2 +starting +none", text)
     assert re.search(r"3 +node-3 +down +none", text)
-    assert re.search(r"0 \(catalog\) +1 +4 +100 .*1, 2 \(2 behind\), 3 \(40 behind\)", text)
+    assert re.search(r"0 \(catalog\) +1 +4 +100 .*1, 2 -2, 3 -40 \?", text)
     assert re.search(r"1 +none +2 +5 ", text)
 
 
@@ -152,6 +158,34 @@ def test_a_node_and_a_cluster_that_run_side_by_side_are_not_confused(tmp_path: P
         assert 5 == run("cluster", "status").exit_code
         # The cluster's node goes before one alone of the same name.
         assert tmp_path / ".leveret/cluster/node-1" == find_node(None, "node-1")
+
+
+@pytest.mark.parametrize(
+    ("before", "text"),
+    [
+        (1, "node 2 leads group 3; before it was node 1\n"),
+        (2, "node 2 leads group 3 already\n"),
+    ],
+)
+def test_a_transfer_says_what_it_did(before: int, text: str, tmp_path: Path) -> None:
+    reply = Transferred(group=3, before=before, now=2)
+    with canned_node(tmp_path / ".leveret/node-1", {"cluster transfer": reply}):
+        assert text == run("cluster", "transfer", "3", "node-2").output
+
+
+def test_a_rebalance_that_could_not_move_all_says_so_and_fails(tmp_path: Path) -> None:
+    reply = Rebalanced(
+        moved=[Moved(group=3, before=2, now=1)],
+        failed=[NotMoved(group=4, text="it has no leader now")],
+        leads={1: 3, 2: 2},
+    )
+    with canned_node(tmp_path / ".leveret/node-1", {"cluster rebalance": reply}):
+        result = run("cluster", "rebalance")
+
+    assert 6 == result.exit_code
+    assert "group 3: node 2 -> node 1" in result.output
+    assert "group 4: it has no leader now" in result.output
+    assert "groups led: node 1 3, node 2 2" in result.output
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b"])

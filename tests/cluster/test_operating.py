@@ -14,7 +14,7 @@ import pytest
 
 from chaos.load import Publisher
 from leveret.cli.ask import ask_once
-from leveret.node.control.replies import ClusterStatus, NodeStatus
+from leveret.node.control.replies import ClusterStatus, NodeStatus, Rebalanced
 from tests.cluster.conftest import Cluster
 from tests.support import nodes
 from tests.support.nodes import LeveretProcess
@@ -88,6 +88,64 @@ def test_the_cluster_is_shown_without_a_node_that_was_killed(cluster: Cluster) -
 
     assert [True, True, False] == [node.is_up for node in seen.nodes]
     assert [] == seen.nodes[2].leads
+
+
+def test_a_group_is_led_by_the_node_that_was_asked_to_until_a_rebalance(
+    cluster: Cluster, name: str, publish: Callable[..., Publisher]
+) -> None:
+    with pika.BlockingConnection(pika.URLParameters(cluster.url(0))) as connection:
+        connection.channel().queue_declare(name, durable=True)
+    publisher = publish(cluster.url(1), name)
+    wait_for_spread_leaders(cluster)
+    asked = str(data_of(cluster[1]))  # neither the leader nor the one that is to lead
+
+    moved = ctl("cluster", "transfer", "3", "node-3", "--data-dir", asked)
+    assert "node 3 leads group 3; before it was node 1\n" == moved.stdout, moved.stderr
+    stays_s = time.monotonic() + 5  # a node looks every 2 s whether it should lead
+    while time.monotonic() < stays_s:
+        assert status(cluster[2]).groups[3].role == "leader"
+        time.sleep(0.5)
+
+    back = ctl("cluster", "rebalance", "--data-dir", asked, "--json")
+    assert 0 == back.returncode, back.stderr
+    assert {
+        "moved": [{"group": 3, "before": 3, "now": 1}],
+        "failed": [],
+        "leads": {"1": 3, "2": 3, "3": 3},
+    } == json.loads(back.stdout)
+    publisher.wait_confirmed(300)
+    publisher.finish()
+
+
+def test_what_a_dead_node_led_is_shared_out_by_a_rebalance(cluster: Cluster) -> None:
+    wait_for_spread_leaders(cluster)
+    cluster[0].kill()
+    folder = data_of(cluster[1])
+    deadline_s = time.monotonic() + 15
+    while any(g.leader in {None, 1} for g in status(cluster[1]).groups):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+    done = ask_once(folder, "cluster rebalance", Rebalanced)
+
+    assert {2: 5, 3: 4} == done.leads
+    assert [] == done.failed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("transfer", "77", "node-2"), "no group 77; there are 0 (the catalog) to 8"),
+        (("transfer", "3", "node-9"), "no node 'node-9'; there are: node-1, node-2, node-3"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_a_remedy(
+    arguments: tuple[str, ...], text: str, cluster: Cluster
+) -> None:
+    done = ctl("cluster", *arguments, "--data-dir", str(data_of(cluster[0])))
+
+    assert 6 == done.returncode
+    assert text in done.stderr
 
 
 def test_counts_are_those_of_what_clients_did(single: LeveretProcess) -> None:

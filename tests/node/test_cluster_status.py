@@ -6,7 +6,15 @@ from leveret.node.control.cluster_status import group_seen
 from leveret.node.control.replies import GroupHere, MemberLag, MemberSeen
 
 
-def here(role: str, *, term: int = 3, applied: int = 10, lags: dict[int, int] = {}) -> GroupHere:  # noqa: B006
+def here(
+    role: str,
+    *,
+    term: int = 3,
+    applied: int = 10,
+    lags: dict[int, int] | None = None,
+    voters: tuple[int, ...] = (1, 2, 3),
+    learners: tuple[int, ...] = (),
+) -> GroupHere:
     return GroupHere(
         group=1,
         role=role,
@@ -16,7 +24,12 @@ def here(role: str, *, term: int = 3, applied: int = 10, lags: dict[int, int] = 
         commit_index=applied,
         applied_index=applied,
         last_index=applied,
-        peers={node: MemberLag(match_index=applied - lag, lag=lag) for node, lag in lags.items()},
+        peers={
+            node: MemberLag(match_index=applied - lag, lag=lag)
+            for node, lag in (lags or {}).items()
+        },
+        voters=list(voters),
+        learners=list(learners),
     )
 
 
@@ -25,9 +38,9 @@ def test_the_leader_tells_how_far_the_others_are_also_those_that_are_silent() ->
 
     assert (1, 3) == (group.leader, group.term)
     assert [
-        MemberSeen(node=1, role="leader", applied_index=10, lag=0),
-        MemberSeen(node=2, role="follower", applied_index=9, lag=0),
-        MemberSeen(node=3, role=None, applied_index=None, lag=7),
+        MemberSeen(node=1, is_voter=True, role="leader", applied_index=10, lag=0),
+        MemberSeen(node=2, is_voter=True, role="follower", applied_index=9, lag=0),
+        MemberSeen(node=3, is_voter=True, role=None, applied_index=None, lag=7),
     ] == group.members
 
 
@@ -37,11 +50,25 @@ def test_a_leader_of_an_older_term_leads_no_more() -> None:
     )
 
     assert (2, 4) == (group.leader, group.term)
-    assert [2, 0] == [member.lag for member in group.members]
+    assert [2, 0, None] == [member.lag for member in group.members]
 
 
 def test_without_a_leader_nobody_knows_who_is_behind() -> None:
     group = group_seen(1, {1: here("candidate", applied=8), 2: here("follower", applied=9)})
 
     assert (None, 9) == (group.leader, group.applied_index)
-    assert [None, None] == [member.lag for member in group.members]
+    assert [None, None, None] == [member.lag for member in group.members]
+
+
+def test_a_learner_is_told_from_the_voters() -> None:
+    leader = here("leader", lags={2: 90}, voters=(1,), learners=(2,))
+    group = group_seen(1, {1: leader, 2: here("follower", applied=0, voters=(1,), learners=(2,))})
+
+    assert [1] == group.voters
+    assert [(1, True), (2, False)] == [(m.node, m.is_voter) for m in group.members]
+
+
+def test_a_node_that_left_the_group_is_no_member_though_it_tells() -> None:
+    group = group_seen(1, {1: here("leader", voters=(1, 2)), 3: here("follower")})
+
+    assert [1, 2] == [member.node for member in group.members]

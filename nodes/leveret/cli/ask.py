@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -84,20 +85,16 @@ class NodeSocket:
         return decode_answer(line, kind)
 
 
-def ask_once(folder: Path, do: str, kind: type[R], **arguments: object) -> R:
-    """Ask the node with this data folder one thing; blocks.
+async def ask_node(folder: Path, do: str, kind: type[R], **arguments: object) -> R:
+    """Ask the node with this data folder one thing.
 
     Raises:
         Failure: it does not run, or did not do it; the text says what to do.
     """
-
-    async def ask() -> R:
+    try:
         with trio.fail_after(ANSWER_WITHIN_S):
             async with NodeSocket(folder) as node:
                 return await node.ask(do, kind, **arguments)
-
-    try:
-        return trio.run(ask)
     except ControlError as error:
         remedy = f"; {error.remedy}" if error.remedy else ""
         raise _FAILURES[error.kind](f"{error.text}{remedy}") from None
@@ -113,3 +110,8 @@ def ask_once(folder: Path, do: str, kind: type[R], **arguments: object) -> R:
         raise NodeUnreachable(
             f"the node on {folder} did not answer: {str(error) or 'no answer in time'}; see its log"
         ) from None
+
+
+def ask_once(folder: Path, do: str, kind: type[R], **arguments: object) -> R:
+    """Do `ask_node` outside of trio; blocks."""
+    return trio.run(partial(ask_node, folder, do, kind, **arguments))

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
-import msgspec
 
 from leveret.cli.ask import ask_once
-from leveret.cli.ctl_tables import cluster_tables, node_table
+from leveret.cli.ctl_cluster import cluster
+from leveret.cli.ctl_options import node_options, print_json
+from leveret.cli.ctl_tables import node_table
 from leveret.cli.find import find_node
-from leveret.node.control.replies import ClusterStatus, NodeStatus
-
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def node_options(command: F) -> F:
-    """Add what all verbs have: which node to ask, and how to print."""
-    options = [
-        click.option(
-            "--data-dir",
-            type=click.Path(path_type=Path, file_okay=False),
-            metavar="DIR",
-            help="Data folder of the node.",
-        ),
-        click.option(
-            "--node",
-            "node_name",
-            metavar="NAME",
-            help="Name or number of a node of `leveret cluster`, or below .leveret.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def print_json(reply: object) -> None:
-    """Print an answer as indented JSON."""
-    click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2).decode())
+from leveret.node.control.replies import NodeStatus
 
 
 @click.group()
@@ -86,35 +56,4 @@ def status(*, data_dir: Path | None, node_name: str | None, as_json: bool) -> No
         node_table(reply)
 
 
-@ctl.group()
-def cluster() -> None:
-    """Look at the cluster and change it.
-
-    Any node may be asked: it asks the others where they must answer.
-
-    \b
-    Examples:
-      leveret ctl cluster status
-    """  # noqa: D301
-
-
-@cluster.command("status")
-@node_options
-def cluster_status(*, data_dir: Path | None, node_name: str | None, as_json: bool) -> None:
-    """Show the cluster's nodes and groups: who is up, who leads, who is behind.
-
-    Group 0 keeps the metadata, the others keep the messages. A group without a leader serves
-    nobody; it has one again within seconds once a majority of its members is up.
-
-    \b
-    Examples:
-      leveret ctl cluster status
-      leveret ctl cluster status --node node-2
-      leveret ctl cluster status --json | jq '.nodes[] | select(.is_up | not)'
-    """  # noqa: D301
-    folder = find_node(data_dir, node_name, is_any_member=True)
-    reply = ask_once(folder, "cluster status", ClusterStatus)
-    if as_json:
-        print_json(reply)
-    else:
-        cluster_tables(reply)
+ctl.add_command(cluster)

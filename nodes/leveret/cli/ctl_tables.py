@@ -7,8 +7,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leveret.cli.figures import bytes_text, count_text, duration_text, rate_text
-from leveret.node.control.replies import ClusterStatus, GroupSeen, MemberSeen, NodeSeen, NodeStatus
+from leveret.cli.figures import bytes_text, count_text, duration_text, rate_text, short_count
+from leveret.node.control.replies import (
+    ClusterStatus,
+    GroupSeen,
+    MemberSeen,
+    NodeSeen,
+    NodeStatus,
+    Rebalanced,
+)
 
 
 def new_console() -> Console:
@@ -87,9 +94,20 @@ def cluster_tables(status: ClusterStatus) -> None:
         )
     console.print(groups)
     console.print(
-        "Members: a number alone is a node that has everything; others are behind by so many"
-        " entries, or silent."
+        "Members: -5 lacks five entries of the log, ? does not tell, * is a learner, which does not"
+        " vote yet."
     )
+
+
+def rebalanced_table(rebalanced: Rebalanced) -> None:
+    """Print what a rebalance did."""
+    console = new_console()
+    for move in rebalanced.moved:
+        console.print(f"group {move.group}: node {move.before} -> node {move.now}")
+    for stay in rebalanced.failed:
+        console.print(Text(f"group {stay.group}: {stay.text}", style="yellow"))
+    leads = ", ".join(f"node {node} {count}" for node, count in rebalanced.leads.items())
+    console.print(f"groups led: {leads}")
 
 
 def _table(*titles: str) -> Table:
@@ -111,11 +129,13 @@ def _members(group: GroupSeen) -> Text:
 
 
 def _member(member: MemberSeen) -> Text:
+    """Return a member in few characters, for there may be many: see the line below the table."""
+    text = str(member.node) if member.is_voter else f"{member.node}*"
     if member.lag:
-        return Text(f"{member.node} ({count_text(member.lag)} behind)", style="yellow")
+        text += f" -{short_count(member.lag)}"
     if member.role is None:
-        return Text(f"{member.node} (silent)", style="red")
-    return Text(str(member.node))
+        return Text(f"{text} ?", style="red")
+    return Text(text, style="yellow" if member.lag or not member.is_voter else "")
 
 
 def _numbers(numbers: list[int]) -> str:

@@ -17,6 +17,8 @@ from leveret.node.control.replies import NodeStatus
 
 _COLORS = {State.UP: "green", State.STARTING: "yellow", State.DOWN: "red"}
 REFRESH_PER_S: Final = 4.0
+LAG_MUCH: Final = 100
+"""Entries that a node may lack while it keeps up under load."""
 WIDE: Final = 110
 """Columns of a terminal from which there is room for everything."""
 
@@ -55,7 +57,7 @@ def _terms(status: NodeStatus) -> str:
 def _lag(row: Row) -> str | Text:
     if row.lag is None:
         return ""
-    return Text(short_count(row.lag), style="yellow" if row.lag else "")
+    return Text(short_count(row.lag), style="yellow" if row.lag >= LAG_MUCH else "")
 
 
 def _told(cell: Callable[[NodeStatus], str]) -> Callable[[Row], str]:

@@ -160,8 +160,9 @@ async def _run(
     }
     is_cluster = len(members) > 1
     rng = Random(int.from_bytes(outside.secret_bytes(8)))  # noqa: S311 - back-off and elections
+    identity = _identity(config, boot, outside.secret_bytes)
     peers = Peers(
-        _identity(config, boot, outside.secret_bytes),
+        identity,
         _credentials(config, outside.secret_bytes, is_cluster=is_cluster),
         listen=config.peers.listen,
         members=members,
@@ -232,7 +233,7 @@ async def _run(
             )
             parts = NodeParts(
                 config=config,
-                boot=boot,
+                identity=identity,
                 started_s=trio.current_time(),
                 disk=disk,
                 alarms=alarms,

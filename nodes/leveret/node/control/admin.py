@@ -84,7 +84,7 @@ class Admin:
                     nursery.start_soon(self._answer, sender, number, request)
 
     async def ask(
-        self, node: NodeId, do: str, kind: type[R], *, within_s: float, **arguments: object
+        self, node: NodeId, do: str, kind: type[R], /, *, within_s: float, **arguments: object
     ) -> R:
         """Have `node` do something; return what it answers.
 

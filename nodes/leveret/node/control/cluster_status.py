@@ -12,7 +12,7 @@ from .controls import ControlError
 from .replies import ClusterStatus, GroupHere, GroupSeen, MemberSeen, NodeSeen, NodeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from .admin import Admin
     from .controls import NoArguments
@@ -25,10 +25,7 @@ TELL_WITHIN_S: Final = 1.5
 async def cluster_status(parts: NodeParts, admin: Admin, _: NoArguments) -> ClusterStatus:
     """Return the cluster as this node and those that it reaches see it."""
     told = await ask_all(admin)
-    groups = [
-        group_seen(number, {node: by.groups[number] for node, by in told.items()})
-        for number in range(min(len(by.groups) for by in told.values()))
-    ]
+    groups = seen_groups(told)
     leads: dict[int, list[int]] = {}
     for group in groups:
         if group.leader is not None:
@@ -48,7 +45,7 @@ async def cluster_status(parts: NodeParts, admin: Admin, _: NoArguments) -> Clus
         for node in sorted(parts.catalog.model.nodes(), key=lambda node: node.id)
     ]
     return ClusterStatus(
-        cluster=parts.config.node.cluster_name, asked=admin.node, nodes=nodes, groups=groups
+        cluster=parts.identity.cluster, asked=admin.node, nodes=nodes, groups=groups
     )
 
 
@@ -68,6 +65,14 @@ async def ask_all(admin: Admin) -> dict[int, NodeStatus]:
     return told
 
 
+def seen_groups(told: Mapping[int, NodeStatus]) -> list[GroupSeen]:
+    """Return all groups as the nodes that told their status see them together."""
+    return [
+        group_seen(number, {node: by.groups[number] for node, by in told.items()})
+        for number in range(min(len(by.groups) for by in told.values()))
+    ]
+
+
 def group_seen(number: int, here: Mapping[int, GroupHere]) -> GroupSeen:
     """Put together what nodes tell of one group."""
     leaders = [node for node, view in here.items() if view.role == "leader"]
@@ -82,22 +87,20 @@ def group_seen(number: int, here: Mapping[int, GroupHere]) -> GroupSeen:
         applied_index=best.applied_index,
         last_index=best.last_index,
         members=[
-            _member(node, here.get(node), best if leader else None, is_leader=node == leader)
-            for node in _members(here.keys(), best)
+            _member(node, here.get(node), best if leader else None, is_voter=node in best.voters)
+            for node in sorted({*best.voters, *best.learners})
         ],
     )
 
 
-def _members(told: Collection[int], best: GroupHere) -> list[int]:
-    return sorted({*told, *best.peers})
-
-
 def _member(
-    node: int, view: GroupHere | None, leader: GroupHere | None, *, is_leader: bool
+    node: int, view: GroupHere | None, leader: GroupHere | None, *, is_voter: bool
 ) -> MemberSeen:
     peer = leader.peers.get(node) if leader else None
+    is_leader = view is not None and view is leader
     return MemberSeen(
         node=node,
+        is_voter=is_voter,
         role=view.role if view else None,
         applied_index=view.applied_index if view else None,
         lag=0 if is_leader else peer.lag if peer else None,

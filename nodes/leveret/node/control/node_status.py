@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 async def status(parts: NodeParts, _: NoArguments) -> NodeStatus:
     """Return this node's status."""
     config, endpoints, model = parts.config, parts.endpoints, parts.catalog.model
+    me = parts.identity
     ready, unacked = parts.directory.depth()
     return NodeStatus(
-        node=config.node.id,
-        name=config.node.name,
-        cluster=config.node.cluster_name,
+        node=me.node,
+        name=me.name,
+        cluster=me.cluster,
         version=version(),
         pid=os.getpid(),
         phase=parts.phase,
-        incarnation=known.incarnation if (known := model.node(config.node.id)) else 0,
-        boot=parts.boot,
+        incarnation=me.incarnation,
+        boot=me.boot,
         uptime_s=round(trio.current_time() - parts.started_s, 1),
         data_dir=str(config.node.data_dir),
         amqp=[str(address) for address in endpoints.amqp],
@@ -49,11 +50,14 @@ async def status(parts: NodeParts, _: NoArguments) -> NodeStatus:
         messages_unacked=unacked,
         totals=parts.rates.totals(),
         rates=parts.rates.rates(),
-        groups=[_group(group.status()) for group in parts.replicas.groups],
+        groups=[
+            _group(group.status(), sorted(node.id for node in model.nodes()))
+            for group in parts.replicas.groups
+        ],
     )
 
 
-def _group(status: GroupStatus) -> GroupHere:
+def _group(status: GroupStatus, voters: list[int]) -> GroupHere:
     return GroupHere(
         group=status.number,
         role=status.role.value,
@@ -67,6 +71,8 @@ def _group(status: GroupStatus) -> GroupHere:
             node: MemberLag(match_index=peer.match_index, lag=peer.lag)
             for node, peer in status.peers.items()
         },
+        voters=voters,
+        learners=[],
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from leveret.node.config import NodeConfig
     from leveret.node.endpoints import Endpoints
     from leveret.storage import Disk
-    from leveret.transport import Peers
+    from leveret.transport import Identity, Peers
 
     from .rates import RateMeter
     from .replies import Phase
@@ -25,7 +25,7 @@ class NodeParts:
     """Made by whoever composes the node, who also keeps `phase` and `endpoints` true."""
 
     config: NodeConfig
-    boot: int
+    identity: Identity
     started_s: float
     """By trio's clock."""
     disk: Disk

@@ -51,6 +51,9 @@ class GroupHere(msgspec.Struct, frozen=True, kw_only=True):
     last_index: int
     peers: dict[int, MemberLag]
     """Of the leader only."""
+    voters: list[int]
+    learners: list[int]
+    """Members that get the log and do not vote yet."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +66,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     phase: Phase
     incarnation: int
-    """Of its data folder; 0 before it is known to the cluster."""
+    """Of its data folder."""
     boot: int
     uptime_s: float
     data_dir: str
@@ -107,6 +110,7 @@ class MemberSeen(msgspec.Struct, frozen=True, kw_only=True):
     """One member of a group; the fields are None if neither it nor the leader told."""
 
     node: int
+    is_voter: bool
     role: str | None
     applied_index: int | None
     lag: int | None
@@ -123,6 +127,11 @@ class GroupSeen(msgspec.Struct, frozen=True, kw_only=True):
     last_index: int
     members: list[MemberSeen]
 
+    @property
+    def voters(self) -> list[int]:
+        """The nodes that vote in it."""
+        return [member.node for member in self.members if member.is_voter]
+
 
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as one node sees it, and as those tell that it has links to."""
@@ -131,3 +140,57 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
     asked: int
     nodes: list[NodeSeen]
     groups: list[GroupSeen]
+
+
+class Transferred(msgspec.Struct, frozen=True, kw_only=True):
+    """Who led a group, and who does now; the same if there was nothing to do."""
+
+    group: int
+    before: int
+    now: int
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """A group that is led by another node now."""
+
+    group: int
+    before: int
+    now: int
+
+
+class NotMoved(msgspec.Struct, frozen=True, kw_only=True):
+    """A group that should be led by another node, and why it is not."""
+
+    group: int
+    text: str
+
+
+class Rebalanced(msgspec.Struct, frozen=True, kw_only=True):
+    """What was moved and what was not; and how many groups each node leads now."""
+
+    moved: list[Moved]
+    failed: list[NotMoved]
+    leads: dict[int, int]
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """The node that belongs to the cluster no more."""
+
+    node: int
+    name: str
+
+
+class JoinGuide(msgspec.Struct, frozen=True, kw_only=True):
+    """What another node needs to join by the asked one."""
+
+    cluster: str
+    address: str
+    token: str
+    is_local: bool
+    """Only nodes of the same machine reach the address."""
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """The secret that the nodes of a cluster share, in hexadecimal digits."""
+
+    token: str

@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING
 
 from .cluster_status import cluster_status
 from .controls import Controls, NoArguments
+from .leadership import (
+    MoveArguments,
+    PreferArguments,
+    TransferArguments,
+    prefer_here,
+    rebalance,
+    transfer,
+    transfer_here,
+)
 from .node_status import status
 
 if TYPE_CHECKING:
@@ -18,3 +27,8 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     """Put every verb into the table."""
     controls.add("status", NoArguments, partial(status, parts))
     controls.add("cluster status", NoArguments, partial(cluster_status, parts, admin))
+    controls.add("cluster transfer", TransferArguments, partial(transfer, parts, admin))
+    controls.add("cluster rebalance", NoArguments, partial(rebalance, admin))
+    # What nodes ask each other, so that an operator may ask any.
+    controls.add("node transfer", MoveArguments, partial(transfer_here, parts))
+    controls.add("node prefer", PreferArguments, partial(prefer_here, parts))
