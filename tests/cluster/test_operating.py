@@ -79,6 +79,19 @@ def test_ctl_shows_a_node_and_its_cluster(cluster: Cluster) -> None:
     assert list(range(9)) == [group["group"] for group in seen["groups"]]
 
 
+def test_a_node_that_waits_for_the_others_can_be_asked(cluster: Cluster) -> None:
+    cluster.kill_all()
+    cluster[0].launch()
+    deadline_s = time.monotonic() + 15
+    while 0 != (asked := ctl("status", "--data-dir", str(data_of(cluster[0])))).returncode:
+        assert 5 == asked.returncode, asked.stderr
+        assert time.monotonic() < deadline_s
+
+    assert "starting" in asked.stdout
+    seen = ask_once(data_of(cluster[0]), "cluster status", ClusterStatus)
+    assert {None} == {group.leader for group in seen.groups}
+
+
 def test_the_cluster_is_shown_without_a_node_that_was_killed(cluster: Cluster) -> None:
     cluster[2].kill()
 
