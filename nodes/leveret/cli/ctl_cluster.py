@@ -62,7 +62,8 @@ def transfer(
 ) -> None:
     """Have NODE (name or number) lead GROUP.
 
-    Clients do not notice. It stays so until NODE starts again or dies, or until a rebalance.
+    Clients go on; what they acknowledged in the last moment may come again, marked redelivered.
+    It stays so until NODE starts again or dies, or until a rebalance.
 
     \b
     Examples:
