@@ -92,7 +92,7 @@ def is_pure(path: Path) -> bool:
     return (
         "amqp" in parts
         or path.name == "machine.py"
-        or parts[2:4] == ("broker", "routing")
+        or parts[2:4] in {("broker", "routing"), ("client", "core")}
         or parts[:2] == ("chaos", "checkers")
     ) and parts[0] != "tests"
 

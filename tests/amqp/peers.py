@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from leveret.amqp import ClientConnection, ServerConnection, spec
+from leveret.amqp import ClientConnection, Delivery, ServerConnection, spec
 from leveret.amqp.errors import AmqpError
 from leveret.amqp.events import ChannelFailed, ConnectionFailed
 from leveret.amqp.fields import Table
@@ -72,9 +72,11 @@ def server_with_channel(**limits: int) -> ServerConnection:
     return server
 
 
-def client_with_channel(*, frame_max: int = 131072) -> ClientConnection:
+def client_with_channel(
+    *, frame_max: int = 131072, delivery_type: type[Delivery] | None = None
+) -> ClientConnection:
     """A running client with channel 1 open."""
-    client = ClientConnection()
+    client = ClientConnection(delivery_type=delivery_type)
     client.begin()
     client.receive_data(method(0, spec.ConnectionStart(server_properties=SERVER_PROPERTIES)))
     client.send_method(0, spec.ConnectionStartOk(client_properties={}, response=b""))

@@ -13,6 +13,7 @@ import pamqp.frame
 
 from leveret.amqp import (
     DeliverEncoder,
+    Delivery,
     Properties,
     ServerConnection,
     encode_record,
@@ -20,6 +21,7 @@ from leveret.amqp import (
     spec,
 )
 from leveret.amqp.frames import encode_content, encode_method
+from tests.amqp.peers import client_with_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +124,25 @@ def bench_deliver(size: int) -> None:
     )
 
 
+def bench_delivery(size: int) -> None:
+    """Parse chunks of deliveries at the client, as `Delivery` objects and as `ContentReceived`."""
+    record = encode_record(
+        encode_route("exchange", "key"), Properties(delivery_mode=2).encode(size), b"x" * size
+    )
+    encoder = DeliverEncoder(1, "ctag1.0123456789abcdef")
+    out: list[bytes | memoryview] = []
+    count = max(1, CHUNK // (size + 120))
+    for tag in range(1, count + 1):
+        encoder.append(out, tag, False, record, 131072)
+    chunk = b"".join(out)
+    fast = client_with_channel(delivery_type=Delivery)
+    slow = client_with_channel()
+    print(
+        f"delivery parsed, {size} octets: {best(lambda: fast.receive_data(chunk), count):.2f} us, "
+        f"frame by frame {best(lambda: slow.receive_data(chunk), count):.2f} us"
+    )
+
+
 def main() -> None:
     """Print every figure."""
     bench_publish(100, "all alike")
@@ -134,6 +155,8 @@ def main() -> None:
     print(f"ack parsed: {best(lambda: server.receive_data(acks), 1000):.2f} us")
     bench_deliver(100)
     bench_deliver(1024)
+    bench_delivery(100)
+    bench_delivery(1024)
 
 
 if __name__ == "__main__":

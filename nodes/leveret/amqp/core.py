@@ -26,6 +26,7 @@ from leveret.amqp.events import (
     ChannelFailed,
     ConnectionFailed,
     ContentReceived,
+    Delivery,
     Event,
     MethodReceived,
     Publish,
@@ -263,18 +264,25 @@ class Connection:
                             append(Publish(channel, route, mandatory, immediate, header, body))
                             used = after + 1
                             continue
-            if data[stop] != 0xCE:
-                raise self._unframed(frames.wrong_end(kind, data[start:stop], data[stop]), end)
+            self._receive_frame(kind, channel, data, start, stop, events)
             used = stop + 1
-            try:
-                event = self._frame(kind, channel, data[start:stop])
-            except AmqpError as error:
-                raise _Interrupted(used, error, channel) from None
-            if event is not None:
-                append(event)
-            if channel == 0:
-                # The frame may have changed the limits, or made it our turn.
-                raise _Interrupted(used, None, 0)
+
+    def _receive_frame(
+        self, kind: int, channel: int, data: bytes, start: int, stop: int, events: list[Event]
+    ) -> None:
+        """Take one frame, whose payload is `data[start:stop]`, by the states' rules."""
+        if data[stop] != 0xCE:
+            error = frames.wrong_end(kind, data[start:stop], data[stop])
+            raise self._unframed(error, len(data))
+        try:
+            event = self._frame(kind, channel, data[start:stop])
+        except AmqpError as error:
+            raise _Interrupted(stop + 1, error, channel) from None
+        if event is not None:
+            events.append(event)
+        if channel == 0:
+            # The frame may have changed the limits, or made it our turn.
+            raise _Interrupted(stop + 1, None, 0)
 
     def _checked(self, header: bytes) -> bytes:
         """`header` if it is well-formed, remembered if it is short; else b""."""
@@ -459,7 +467,13 @@ class Connection:
             publish = self._publishes.get(assembly.method) or self._learn(assembly.method)
             assert publish is not None, "it was checked when it came"
             return Publish(number, *publish, assembly.header, body)
-        return ContentReceived(number, assembly.method, assembly.header, body)
+        return self._content_received(number, assembly.method, assembly.header, body)
+
+    def _content_received(
+        self, number: int, method: Method, header: bytes, body: bytes
+    ) -> ContentReceived | Delivery:
+        """The event for content that came frame by frame; for the roles to refine."""
+        return ContentReceived(number, method, header, body)
 
     # States
 
