@@ -4,6 +4,9 @@ machine    the interface of a replicated state machine
 replicas   all groups of a node
 group      one group on one node: submissions, entries, snapshots
 sessions   exactly-once submission
+membership who belongs to a group, and how that changes
+manifest   bytes of a snapshot
+installs   a snapshot's way to a member that lags behind the log
 engine     the seam to the core
 pysyncobj  the engine over PySyncObj
 guard      what makes that core safe: everything between it and the wire
@@ -22,14 +25,16 @@ from leveret.consensus.errors import (
     MachineFailed,
     SafetyViolation,
 )
-from leveret.consensus.group import Group, GroupConfig, GroupStatus, PeerStatus
+from leveret.consensus.group import Group, GroupConfig, GroupStatus, PeerStatus, Unknown
 from leveret.consensus.machine import Machine
+from leveret.consensus.membership import Configuration, Members
 from leveret.consensus.replicas import Replicas, ReplicasConfig
 
 __all__ = [
     "BadEntry",
     "BadMessage",
     "BadSnapshot",
+    "Configuration",
     "ConsensusError",
     "EngineConfig",
     "Group",
@@ -37,10 +42,12 @@ __all__ = [
     "GroupStatus",
     "Machine",
     "MachineFailed",
+    "Members",
     "PeerStatus",
     "Replicas",
     "ReplicasConfig",
     "Role",
     "SafetyViolation",
     "SnapshotMark",
+    "Unknown",
 ]

@@ -10,6 +10,7 @@ unchanged and unseats nobody (Ongaro's thesis, 9.6; leader stickiness: 4.2.3).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from random import Random
 
 from leveret.transport import NodeId
@@ -24,12 +25,9 @@ random, so that two followers seldom stand at once; a hint only, since the pre-v
 class Elections:
     """The election clock of one member of one group. All times are of one monotonic clock."""
 
-    def __init__(
-        self, node: NodeId, members: int, *, rng: Random, timeout_s: tuple[float, float]
-    ) -> None:
+    def __init__(self, node: NodeId, *, rng: Random, timeout_s: tuple[float, float]) -> None:
         assert 0 < timeout_s[0] < timeout_s[1]
         self._node = node
-        self._members = members
         self._rng = rng
         self._timeout_s = timeout_s
         self._heard_s = NEVER_S  # the last append of a leader of our term or a newer one
@@ -37,12 +35,13 @@ class Elections:
         # The pre-vote under way: the term that was asked for, and who agreed, oneself included.
         self._asked_term = 0
         self._agreed: dict[NodeId, None] = {}
+        self._voters: Collection[NodeId] = ()
         # The leader told us to stand: our vote requests pass by the others' stickiness.
         self.is_transfer = False
 
-    def start(self, now_s: float) -> None:
-        """Begin to wait. A member on its own stands at once, for nobody else could lead."""
-        if self._members > 1:
+    def start(self, now_s: float, *, is_alone: bool) -> None:
+        """Begin to wait. The only voter stands at once, for nobody else could lead."""
+        if not is_alone:
             self.postpone(now_s)
 
     def postpone(self, now_s: float) -> None:
@@ -75,23 +74,27 @@ class Elections:
         """Whether the timeout has passed without a leader."""
         return now_s >= self._deadline_s
 
-    def ask(self, now_s: float, term: int) -> bool:
-        """Begin a pre-vote for `term`; True when our own agreement is a majority already."""
+    def ask(self, now_s: float, term: int, voters: Collection[NodeId]) -> bool:
+        """Begin a pre-vote for `term`; True when our own agreement is a majority already.
+
+        voters: whose agreement counts, ourselves included.
+        """
         self.is_transfer = False
         self.postpone(now_s)
         self._asked_term = term
+        self._voters = voters
         self._agreed = {self._node: None}
         return self._is_majority()
 
     def agreed(self, peer: NodeId, term: int) -> bool:
         """Count one agreement; True once, when it makes the majority."""
-        if term != self._asked_term:
+        if term != self._asked_term or peer not in self._voters:
             return False
         self._agreed[peer] = None
         return self._is_majority()
 
     def _is_majority(self) -> bool:
-        if len(self._agreed) * 2 <= self._members:
+        if len(self._agreed) * 2 <= len(self._voters):
             return False
         self._asked_term = 0
         return True

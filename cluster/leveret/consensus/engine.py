@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from leveret.consensus.membership import Configuration
 from leveret.consensus.messages import Message
 from leveret.transport import NodeId
 
@@ -138,6 +139,24 @@ class Engine(Protocol):
         """Whether `advance` has something to do once more of the journal is durable."""
         ...
 
+    @property
+    def configuration(self) -> Configuration:
+        """Who belongs to the group: the newest in the log, committed or not."""
+        ...
+
+    @property
+    def configuration_index(self) -> int:
+        """Where it stands in the log; 0 if nowhere."""
+        ...
+
+    def configuration_at(self, index: int) -> Configuration:
+        """Return the configuration behind entry `index`, for a snapshot of it."""
+        ...
+
+    def is_linked(self, node: NodeId) -> bool:
+        """Whether a member is reached, in the incarnation that counts."""
+        ...
+
     def match(self) -> dict[NodeId, int]:
         """Return how far each other member is known to hold the leader's log, if we lead."""
         ...
@@ -149,6 +168,17 @@ class Engine(Protocol):
         """
         ...
 
+    def propose_configuration(self, configuration: Configuration) -> bool:
+        """Append a configuration if this member is a ready leader and the last one is committed.
+
+        It is to differ from the present one by at most one voter, and to keep this member.
+        """
+        ...
+
+    def forget_uncommitted(self) -> None:
+        """Drop the log behind the commit index, for a snapshot that stands for more."""
+        ...
+
     def step(self, sender: NodeId, message: Message) -> None:
         """Take one message of a peer.
 
@@ -157,7 +187,7 @@ class Engine(Protocol):
         """
         ...
 
-    def connected(self, node: NodeId) -> None:
+    def connected(self, node: NodeId, incarnation: int) -> None:
         """A link is up; nothing of an older link arrives any more."""
         ...
 
@@ -183,5 +213,5 @@ class Engine(Protocol):
         ...
 
     def transfer(self, node: NodeId) -> bool:
-        """Begin to hand leadership to a connected member that keeps up; False if impossible."""
+        """Begin to hand leadership to a connected voter that keeps up; False if impossible."""
         ...

@@ -9,7 +9,8 @@ thereby makes sure that nothing else ever reaches `pickle.loads`.
 
 Inside: `<BQH` version, stamp in ms, batches; a batch is `<HQQII` node, boot, sequence,
 commands, bytes of the commands; a command is `<I` length and its bytes. An empty command
-is the group's own barrier and never reaches the machine.
+is the group's own barrier and never reaches the machine. A payload that begins with
+`CONFIGURATION` in place of the version is a configuration (see `membership`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from leveret.consensus.errors import BadEntry
+from leveret.consensus.membership import (
+    Configuration,
+    decode_configuration,
+    encode_configuration,
+)
 from leveret.transport import NodeId
 
 NO_OP = b"\x01"
@@ -33,6 +39,7 @@ _HEAD_SIZE = len(_HEAD) + _LENGTH.size
 _FRAME_SIZE = _HEAD_SIZE + len(_PICKLE_TAIL)
 
 VERSION = 1
+CONFIGURATION = b"\x02"
 _ENTRY = struct.Struct("<BQH")
 _BATCH = struct.Struct("<HQQII")
 BATCHES_MAX = 0xFFFF
@@ -69,12 +76,34 @@ def is_entry(command: bytes) -> bool:
     """Whether a command from a peer is one of ours: a sealed payload or the no-op."""
     if command == NO_OP:
         return True
-    return (
+    if not (
         len(command) >= _FRAME_SIZE
         and command.startswith(_HEAD)
         and command.endswith(_PICKLE_TAIL)
         and _LENGTH.unpack_from(command, len(_HEAD))[0] == len(command) - _FRAME_SIZE
-    )
+    ):
+        return False
+    try:
+        configuration_in(command)
+    except BadEntry:
+        return False
+    return True
+
+
+def seal_configuration(configuration: Configuration) -> bytes:
+    """Return the command of the entry that puts a configuration in force."""
+    return seal(CONFIGURATION + encode_configuration(configuration))
+
+
+def configuration_in(command: bytes) -> Configuration | None:
+    """Return the configuration that a sealed command holds; None if it holds something else.
+
+    Raises:
+        BadEntry: it says that it holds one, and does not.
+    """
+    if command[_HEAD_SIZE : _HEAD_SIZE + 1] != CONFIGURATION:
+        return None
+    return decode_configuration(unseal(command)[1:])
 
 
 def encode_commands(commands: Iterable[bytes]) -> bytes:

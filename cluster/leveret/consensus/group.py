@@ -10,28 +10,52 @@ instance raises the same error at once and the supervisor escalates until the pr
 
 from __future__ import annotations
 
+import enum
 import logging
-import struct
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
 from leveret.actors import Actor
 from leveret.consensus.engine import Durability, Engine, EngineConfig, Role, SnapshotMark
-from leveret.consensus.entries import Batch, decode_entry, encode_entry, split_commands, unseal
-from leveret.consensus.errors import BadEntry, BadSnapshot, SafetyViolation
+from leveret.consensus.entries import (
+    Batch,
+    decode_entry,
+    encode_entry,
+    seal_configuration,
+    split_commands,
+    unseal,
+)
+from leveret.consensus.errors import BadEntry, SafetyViolation
+from leveret.consensus.installs import (
+    Install,
+    begin_log_anew,
+    entries_part,
+    finish_install,
+    state_part,
+)
+from leveret.consensus.journal import check_continues
 from leveret.consensus.machine import Machine
+from leveret.consensus.manifest import Manifest
+from leveret.consensus.membership import Configuration, Members, next_configuration
 from leveret.consensus.messages import (
     Append,
+    EntriesPart,
+    FetchEntries,
+    FetchState,
+    Installed,
     Message,
+    Offer,
     PreVote,
     PreVoteRequest,
     Reply,
     Resume,
     Stale,
+    StatePart,
     Submit,
     TimeoutNow,
     TransferRequest,
@@ -60,8 +84,21 @@ RabbitMQ's largest message is 128 MiB."""
 TRANSFER_LAG_MAX = 16
 """Entries that a member may lack when it asks for leadership."""
 
-_STATE = struct.Struct("<BQ")  # version, stamp in ms; then the sessions, then the machine's state
-_STATE_VERSION = 1
+CAUGHT_UP_LAG_MAX = 64
+"""Entries that a learner may lack when it becomes a voter: some milliseconds of the busiest log."""
+
+SERVE_S = 30.0
+"""How long a snapshot stays in memory after a member has asked for a part of it."""
+
+
+class Unknown(enum.Enum):
+    """The reply to a command that was applied while this node was away.
+
+    A snapshot brought its effect, and the replies are with those who applied it. It is certain
+    that the command was applied, once.
+    """
+
+    REPLY = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +127,11 @@ class Received(NamedTuple):
 
 
 class LinkChanged(NamedTuple):
-    """The link to a peer is up or down."""
+    """The link to a peer is up or down. incarnation: of the data folder at its other end."""
 
     node: NodeId
     is_up: bool
+    incarnation: int = 0
 
 
 class Tick(NamedTuple):
@@ -134,14 +172,32 @@ class GroupStatus:
     snapshot_index: int
     pending_bytes: int
     peers: dict[NodeId, PeerStatus]
+    voters: dict[NodeId, int]
+    learners: dict[NodeId, int]
+    """Nodes and their incarnations."""
+    is_installing: bool
+
+
+class SnapshotStore(Protocol):
+    """Where a group's snapshots are kept."""
+
+    def newest(self) -> Snapshot | None:
+        """Return the newest one that was saved."""
+        ...
+
+    async def save(self, mark: SnapshotMark, state: bytes) -> bool:
+        """Save one durably; False when the disk has no room now."""
+        ...
 
 
 class Group(Actor[GroupMessage]):
     """One member of one Raft group. Use `Replicas`, which feeds it.
 
-    members: all node ids of the cluster, fixed.
+    incarnation: of this node's data folder (see `membership`).
+    desired: which nodes are to be members; whoever leads works towards it. Empty if unknown.
     boot: greater than at every earlier start of this node.
     machine: fresh; restored and brought up to what is known to be committed before this returns.
+    snapshots: where the machine's state comes from at first, and a fetched one goes.
     send: hands a message to the link of a node; False when there is none.
 
     Raises:
@@ -154,11 +210,12 @@ class Group(Actor[GroupMessage]):
         number: int,
         *,
         node: NodeId,
-        members: Sequence[NodeId],
+        incarnation: int,
+        desired: Callable[[], Members],
         boot: int,
         log: GroupLog,
         durability: Durability,
-        snapshot: Snapshot | None,
+        snapshots: SnapshotStore,
         machine: Machine,
         send: Callable[[NodeId, int, Message], bool],
         now_s: Callable[[], float],
@@ -168,12 +225,17 @@ class Group(Actor[GroupMessage]):
     ) -> None:
         self.number = number
         self._node = node
+        self._incarnation = incarnation
+        self._desired = desired
         self._boot = boot
         self._log = log
+        self._durability = durability
+        self._snapshots = snapshots
         self._machine = machine
         self._send = send
         self._now_s = now_s
         self._wall_clock_ms = wall_clock_ms
+        self._rng = rng
         self._config = config or GroupConfig()
         self._was_started = False
         self._failure: BaseException | None = None
@@ -192,28 +254,44 @@ class Group(Actor[GroupMessage]):
         self._applied_listeners: list[Callable[[], None]] = []
         self._applied_seen = 0
         self._room = trio.lowlevel.ParkingLot()
-        self._snapshot_index = 0
+        self._snapshot_index = self._older_snapshot_index = 0
         self._entries_since_snapshot = 0
         self._bytes_since_snapshot = 0
+        self._up: dict[NodeId, int] = {}
+        self._serving: tuple[Snapshot, float] | None = None
+        self._install: Install | None = None
+        self._installed_from: NodeId | None = None
+        self._kept_at = 0
+        """The journal's count at which all that the install has kept so far is durable."""
 
-        mark = None
-        if snapshot is not None:
+        snapshot = snapshots.newest()
+        if snapshot is None:
+            self._engine: Engine = self._make_engine(None, Configuration())
+        else:
+            finish_install(log, snapshot)
+            manifest = Manifest.decode(snapshot.state)
             mark = SnapshotMark(snapshot.index, snapshot.term, snapshot.prev_term)
-            self._restore(snapshot)
-        self._up: dict[NodeId, None] = {}
-        self._engine: Engine = PySyncObjEngine(
-            node=node,
-            members=members,
-            log=log,
-            durability=durability,
+            check_continues(log, mark)  # before the machine's state is touched
+            self._restore(mark, manifest)
+            self._engine = self._make_engine(mark, manifest.configuration)
+        # Only now, as storage demands: the machine's state is that of the log.
+        log.live = machine.live_entries
+
+    def _make_engine(
+        self, mark: SnapshotMark | None, configuration: Configuration
+    ) -> PySyncObjEngine:
+        return PySyncObjEngine(
+            node=self._node,
+            incarnation=self._incarnation,
+            configuration=configuration,
+            log=self._log,
+            durability=self._durability,
             apply=self._apply,
-            now_s=now_s,
-            rng=rng,
+            now_s=self._now_s,
+            rng=self._rng,
             config=self._config.engine,
             snapshot=mark,
         )
-        # Only now, as storage demands: the machine's state is that of the log.
-        log.live = machine.live_entries
 
     # What the broker uses.
 
@@ -312,14 +390,33 @@ class Group(Actor[GroupMessage]):
             snapshot_index=self._snapshot_index,
             pending_bytes=self.pending_bytes,
             peers={node: PeerStatus(match, last - match) for node, match in engine.match().items()},
+            voters=dict(engine.configuration.voters),
+            learners=dict(engine.configuration.learners),
+            is_installing=self._install is not None,
         )
+
+    @property
+    def configuration(self) -> Configuration:
+        """Who belongs to the group, as far as this node knows; nobody in a fresh data folder."""
+        return self._engine.configuration
+
+    def found(self) -> None:
+        """Begin the group's history, with this node as its only member.
+
+        Only where no node of the cluster has a history of it, which nobody here can know.
+        """
+        log, alone = self._log, Configuration({self._node: self._incarnation})
+        assert log.last_index == 1, "the group has a history"
+        log.append(seal_configuration(alone), 2, log.term_at(1))
+        self._renew_engine(None, Configuration())
 
     # What `Replicas` uses.
 
     @property
     def waits_for_disk(self) -> bool:
         """Whether there is something to do once the journal has become durable further."""
-        return self._engine.waits_for_disk
+        is_kept = self._install is not None and self._install.is_complete
+        return is_kept or self._engine.waits_for_disk
 
     def wake(self) -> None:
         """Let the actor look for work; cheap if it will anyway."""
@@ -331,6 +428,8 @@ class Group(Actor[GroupMessage]):
         """Ask the leader to hand over to this node; False if that would not succeed now."""
         engine = self._engine
         leader = engine.leader
+        if self._node not in engine.configuration.voters:
+            return False
         if leader is None or leader == self._node or engine.applied_index < engine.commit_index:
             return False
         return self._send(leader, self.number, TransferRequest(engine.term))
@@ -352,14 +451,21 @@ class Group(Actor[GroupMessage]):
         if index <= self._log.first_index or index > self._log.durable_index:
             return None
         mark = SnapshotMark(index, self._log.term_at(index), self._log.term_at(index - 1))
-        head = _STATE.pack(_STATE_VERSION, self._stamp_ms)
         self._entries_since_snapshot = self._bytes_since_snapshot = 0
-        return mark, b"".join((head, self._sessions.encode(), self._machine.snapshot()))
+        manifest = Manifest(
+            self._stamp_ms,
+            self._engine.configuration_at(index),
+            self._sessions,
+            array("Q", self._machine.live_entries()),
+            self._machine.snapshot(),
+        )
+        return mark, manifest.encode()
 
     def snapshot_saved(self, mark: SnapshotMark) -> None:
         """The snapshot is durable: the log may be trimmed behind it."""
-        self._snapshot_index = mark.index
-        self.wake()
+        if mark.index > self._snapshot_index:
+            self._older_snapshot_index, self._snapshot_index = self._snapshot_index, mark.index
+            self.wake()
 
     # The actor.
 
@@ -382,10 +488,10 @@ class Group(Actor[GroupMessage]):
                 pass
             case Tick():
                 self._tick()
-            case LinkChanged(node, is_up):
+            case LinkChanged(node, is_up, incarnation):
                 if is_up:
-                    self._up[node] = None
-                    self._engine.connected(node)
+                    self._up[node] = incarnation
+                    self._engine.connected(node, incarnation)
                     if node == self._engine.leader:
                         self._outbox.rewind()
                 else:
@@ -407,8 +513,25 @@ class Group(Actor[GroupMessage]):
                 lag = self._engine.last_index - self._engine.match().get(sender, 0)
                 if term == self._engine.term and lag <= TRANSFER_LAG_MAX:
                     self._engine.transfer(sender)
+            case Offer(term, first_index):
+                self._engine.step(sender, message)
+                if term == self._engine.term:
+                    self._take_offer(sender, first_index)
+            case FetchState():
+                self._serve_state(sender, message)
+            case FetchEntries():
+                if self._install is None and self.applied_index >= message.index:
+                    self._send(sender, self.number, entries_part(self._log, message))
+            case StatePart():
+                if self._install is not None:
+                    self._install.take_state(message)
+            case EntriesPart():
+                if self._install is not None:
+                    self._install.take_entries(message)
+                    self._kept_at = self._durability.appended
             case (
                 Append()
+                | Installed()
                 | Reply()
                 | VoteRequest()
                 | Vote()
@@ -422,6 +545,8 @@ class Group(Actor[GroupMessage]):
     async def flush(self) -> None:
         self._is_awake = False
         try:
+            if self._install is not None:
+                await self._go_on_installing(self._install)
             is_more = self._work()
         except BaseException as error:
             self._failure = error
@@ -448,9 +573,12 @@ class Group(Actor[GroupMessage]):
 
     def _tick(self) -> None:
         self._engine.tick()
+        self._steer()
         self._outbox.hurry()
         if self._outbox.is_stalled(self._now_s(), self._config.stall_s):
             self._outbox.rewind()
+        if self._serving is not None and self._now_s() > self._serving[1]:
+            self._serving = None
 
     def _note_role(self) -> None:
         """See what has changed, and begin anew with a new leader."""
@@ -471,6 +599,43 @@ class Group(Actor[GroupMessage]):
         )
         for listener in self._role_listeners:
             listener()
+
+    # Members.
+
+    def _steer(self) -> None:
+        """As the leader, take the next step towards the members that are desired."""
+        engine = self._engine
+        if not engine.is_ready or engine.transferring_to is not None:
+            return
+        if engine.configuration_index > engine.commit_index:
+            return
+        now, desired = engine.configuration, self._desired()
+        if not desired or now == Configuration(desired):
+            return
+        match, last = engine.match(), engine.last_index
+        following = next_configuration(
+            now,
+            desired,
+            is_linked=engine.is_linked,
+            is_caught_up=lambda node: (
+                engine.is_linked(node) and last - match.get(node, 0) <= CAUGHT_UP_LAG_MAX
+            ),
+        )
+        if following is None:
+            return
+        if self._node not in following.voters:
+            successors = [node for node in following.voters if engine.is_linked(node)]
+            engine.transfer(max(successors, key=lambda node: match.get(node, 0)))
+            return
+        if engine.propose_configuration(following):
+            log.info(
+                "members change",
+                extra={
+                    "group": self.number,
+                    "voters": list(following.voters),
+                    "learners": list(following.learners),
+                },
+            )
 
     # Submissions.
 
@@ -571,17 +736,93 @@ class Group(Actor[GroupMessage]):
 
     # Snapshots.
 
-    def _restore(self, snapshot: Snapshot) -> None:
-        state = snapshot.state
-        if len(state) < _STATE.size or state[0] != _STATE_VERSION:
-            raise BadSnapshot(f"group {self.number}: unknown snapshot version")
-        _, self._stamp_ms = _STATE.unpack_from(state)
-        self._sessions, offset = SessionTable.decode(state, _STATE.size)
-        self._machine.restore(state[offset:])
-        self._snapshot_index = snapshot.index
+    def _restore(self, mark: SnapshotMark, manifest: Manifest) -> None:
+        """Become the state of a snapshot."""
+        self._stamp_ms = manifest.stamp_ms
+        self._sessions = manifest.sessions
+        self._machine.restore(manifest.machine)
+        self._snapshot_index = mark.index
+        self._older_snapshot_index = self._log.first_index
 
     def _trim(self) -> None:
-        """Drop the log's beginning that a snapshot covers and that every member holds."""
-        target = min(self._snapshot_index - 1, self._engine.safe_index)
+        """Drop the log's beginning that a snapshot covers, in time.
+
+        As long as a member lacks it, the log goes back to the snapshot before the last one, so
+        that short absences need no snapshot. Who was away for longer gets one.
+        """
+        target = max(
+            min(self._snapshot_index - 1, self._engine.safe_index), self._older_snapshot_index - 1
+        )
         if target > self._log.first_index:
             self._log.trim(target)
+
+    def _renew_engine(self, mark: SnapshotMark | None, configuration: Configuration) -> None:
+        """Begin anew on a log that was replaced, as after a start."""
+        self._engine = self._make_engine(mark, configuration)
+        for node, incarnation in self._up.items():
+            self._engine.connected(node, incarnation)
+        self.wake()
+
+    def _serve_state(self, receiver: NodeId, request: FetchState) -> None:
+        """Send a part of the newest snapshot; a later one than was begun with begins anew."""
+        if self._install is not None:
+            return
+        snapshot = self._serving[0] if self._serving is not None else self._snapshots.newest()
+        if snapshot is None or snapshot.index < self._log.first_index:
+            return
+        self._serving = snapshot, self._now_s() + SERVE_S
+        self._send(receiver, self.number, state_part(snapshot, request))
+
+    def _take_offer(self, leader: NodeId, first_index: int) -> None:
+        """The leader no longer has what we need next: fetch a snapshot from it."""
+        commit = self._engine.commit_index
+        if commit >= first_index and self._install is None:
+            self._send(leader, self.number, Installed(self._engine.term, commit))
+            return
+        self._installed_from = leader
+        if self._install is None:
+            log.warning(
+                "this member was away for too long, fetching a snapshot",
+                extra={"group": self.number, "from": leader, "has": commit, "needs": first_index},
+            )
+            self._engine.forget_uncommitted()
+            self._install = Install(self._log)
+
+    async def _go_on_installing(self, install: Install) -> None:
+        """Ask for what is missing; end when all is here and durable."""
+        leader = self._installed_from
+        assert leader is not None
+        if install.mark is not None and install.mark.index <= self._engine.commit_index:
+            log.info("snapshot not needed any more", extra={"group": self.number})
+            self._install = None
+            return
+        if self._durability.durable < self._kept_at:
+            return  # it would only fill the memory
+        if not install.is_complete:
+            request = install.request(self._now_s())
+            if request is not None:
+                self._send(leader, self.number, request)
+            return
+        mark, manifest = install.mark, install.manifest
+        assert mark is not None
+        assert manifest is not None
+        if not await self._snapshots.save(mark, install.state):
+            return  # no room
+        self._install = None
+        if mark.index <= self._engine.commit_index:
+            return
+        self._engine.forget_uncommitted()
+        begin_log_anew(self._log, mark)
+        self._restore(mark, manifest)
+        self._renew_engine(mark, manifest.configuration)
+        self._send(leader, self.number, Installed(self._engine.term, mark.index))
+        log.info("snapshot installed", extra={"group": self.number, "index": mark.index})
+        self._tell_skipped()
+
+    def _tell_skipped(self) -> None:
+        """Tell this node's submitters what a snapshot says of their commands: they were applied."""
+        boot, sequence = self._sessions.position(self._node)
+        assert not self._completed, "replies that nobody was told"
+        if boot == self._boot:
+            for then in self._outbox.skipped(sequence, self._now_s()):
+                then(Unknown.REPLY)

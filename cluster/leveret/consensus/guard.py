@@ -15,6 +15,9 @@ the table, so that a test can switch it off and show that its scenario then fail
 | nobody tells a stale leader                                 | `Stale`, `_raise_term`          |
 | H9: the log is searched back one entry a round trip         | `_conflict_start`               |
 | an isolated node unseats a leader                           | `elections`, `_is_sticky`       |
+| H4: a snapshot commits without a log match                  | `_offer`, `installs`            |
+| H6: members change without a rule                           | `reconfigure`, `membership`     |
+| a member that lost its disk votes again                     | `_counts`, `_may_vote`          |
 | entries that unpickle to anything                           | `messages.parse`                |
 
 The core's messages are the dicts of `syncobj.py` 0.3.17; ours are those of `messages`.
@@ -24,7 +27,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pysyncobj.node import Node
@@ -33,9 +36,12 @@ from pysyncobj.transport import Transport
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log
 from leveret.consensus.errors import SafetyViolation
+from leveret.consensus.membership import Configuration
 from leveret.consensus.messages import (
     Append,
+    Installed,
     Message,
+    Offer,
     PreVote,
     PreVoteRequest,
     Reply,
@@ -53,7 +59,7 @@ CoreEntry = tuple[bytes, int, int]
 
 
 class CoreView(Protocol):
-    """What the guard reads of the core."""
+    """What the guard reads of the core, and whom it has the core count."""
 
     @property
     def term(self) -> int: ...
@@ -63,6 +69,8 @@ class CoreView(Protocol):
     def is_leader(self) -> bool: ...
     @property
     def commit_index(self) -> int: ...
+    def add_voter(self, node: Node) -> None: ...
+    def drop_voter(self, node: Node) -> None: ...
 
 
 class _Follower:
@@ -74,6 +82,7 @@ class _Follower:
     in_flight: sequence and bytes of appends not yet answered.
     match_index: what the follower acknowledged. Invariant: counted_index <= match_index.
     counted_index: how much of it the core was told.
+    is_lost: it lacks what is trimmed here, and gets nothing until it has installed a snapshot.
     """
 
     __slots__ = (
@@ -119,6 +128,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
     """The core's transport, and the only caller of its message handler.
 
     core: set right after the core was built with this transport.
+    configuration: the one in force.
     """
 
     core: CoreView
@@ -127,7 +137,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         self,
         *,
         node: NodeId,
-        peers: Sequence[NodeId],
+        incarnation: int,
         log: Log,
         durability: Durability,
         elections: Elections,
@@ -136,14 +146,18 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
     ) -> None:
         super().__init__(None, None, [])
         self._node = node
+        self._incarnation = incarnation
         self._log = log
         self._durability = durability
         self._elections = elections
         self._config = config
         self._now_s = now_s
-        self._nodes = {peer: Node(peer) for peer in peers}
-        self._up: dict[NodeId, None] = {}
-        self._followers = {peer: _Follower() for peer in peers}
+        self.configuration = Configuration()
+        self._nodes: dict[NodeId, Node] = {}
+        # The incarnation at the other end of each link.
+        self._up: dict[NodeId, int] = {}
+        # Every other member.
+        self._followers: dict[NodeId, _Follower] = {}
         self._votes: set[tuple[NodeId, int]] = set()
         self._ready: list[tuple[NodeId, Message]] = []
         # Promises, and the count of journal records that must be durable before they leave.
@@ -155,6 +169,84 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         self._last_reply: tuple[NodeId, int, int] | None = None
         self._last_reply_s = 0.0
         self.safe_index = 0
+
+    # Who counts.
+
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Have the core count the voters of `configuration`, and its learners get the log."""
+        old, self.configuration = self.configuration, configuration
+        for peer in sorted({*old.nodes, *configuration.nodes} - {self._node}):
+            before = old.voters.get(peer), old.learners.get(peer)
+            after = configuration.voters.get(peer), configuration.learners.get(peer)
+            if before == after:
+                continue
+            if old.incarnation(peer) is not None:
+                self._detach(peer, is_voter=before[0] is not None)
+                if before[0] is not None:
+                    self.core.drop_voter(self._core_node(peer))
+            if old.incarnation(peer) != configuration.incarnation(peer):
+                self._followers.pop(peer, None)
+            if configuration.incarnation(peer) is not None:
+                follower = self._followers.setdefault(peer, _Follower())
+                follower.counted_index = 0  # the core begins anew with it
+                if after[0] is not None:
+                    self.core.add_voter(self._core_node(peer))
+                if self.is_member(peer):
+                    self._attach(peer)
+
+    def _attach(self, peer: NodeId) -> None:
+        """Tell the core of the link to a member."""
+        node = self._core_node(peer)
+        if peer in self.configuration.voters:
+            self._onNodeConnected(node)
+        else:
+            self._onReadonlyNodeConnected(node)
+
+    def _detach(self, peer: NodeId, *, is_voter: bool) -> None:
+        """Tell the core that the link to a member is gone, or counts no longer."""
+        node = self._core_node(peer)
+        if is_voter:
+            self._onNodeDisconnected(node)
+        else:
+            self._onReadonlyNodeDisconnected(node)
+
+    def _core_node(self, peer: NodeId) -> Node:
+        found = self._nodes.get(peer)
+        if found is None:
+            found = self._nodes[peer] = Node(peer)
+        return found
+
+    def addNode(self, node: Node) -> None:  # noqa: N802
+        """Links come and go by themselves."""
+
+    def dropNode(self, node: Node) -> None:  # noqa: N802
+        """Links come and go by themselves."""
+
+    def is_member(self, peer: NodeId) -> bool:
+        """Whether a node is linked, and is the member that the configuration names."""
+        linked = self._up.get(peer)
+        return linked is not None and self._counts(peer, linked)
+
+    def _counts(self, peer: NodeId, incarnation: int) -> bool:
+        """Whether this incarnation is the member; another one has forgotten what it promised."""
+        return self.configuration.incarnation(peer) == incarnation
+
+    def _is_voter(self, peer: NodeId) -> bool:
+        """Whether a linked node's vote counts."""
+        return peer in self.configuration.voters and self.is_member(peer)
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this node is a voter."""
+        return self._node in self.configuration.voters and self._may_vote()
+
+    def _may_vote(self) -> bool:
+        """Whether this node may give its vote: it is known to be a member.
+
+        That includes a learner, which may have become a voter without having heard of it. A
+        folder that is empty is in no configuration, and promises nothing.
+        """
+        return self._counts(self._node, self._incarnation)
 
     # From the core to the wire. `send` is called by the core in the middle of its handlers.
 
@@ -217,8 +309,11 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         """Whether there are promises held back, or acknowledgements that do not count yet."""
         if self._held:
             return True
-        followers = self._followers.values()
-        return self.core.is_leader and any(f.match_index > f.counted_index for f in followers)
+        return self.core.is_leader and any(
+            self._followers[peer].match_index > self._followers[peer].counted_index
+            for peer in self.configuration.voters
+            if peer != self._node
+        )
 
     def take(self) -> list[tuple[NodeId, Message]]:
         """Take what may leave now."""
@@ -257,13 +352,15 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         this connection decides, since a link loses nothing but its tail.
         """
         previous = message.get("prevLogIdx")
-        if not isinstance(previous, int) or "transmission" in message:
-            # A snapshot by SyncObj, or none at hand: the member lacks what is trimmed already.
-            self._followers[peer].is_lost = True
-            return
         follower, term, now_s = self._followers[peer], _int(message["term"]), self._now_s()
         if follower.term != term:
             follower.begin(term=term)
+        if not isinstance(previous, int) or "transmission" in message:
+            # A snapshot by SyncObj, or none at hand: the member lacks what is trimmed already.
+            follower.is_lost = True
+        if follower.is_lost:
+            self._offer(peer, follower, now_s)
+            return
         entries = _within(_entries(message["entries"]), self._config.append_bytes_max)
         position = self._position(follower, previous)
         if position != previous:
@@ -302,21 +399,33 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         # `_countable` keeps the core from counting us early.
         self._ready.append((peer, append))
 
+    def _offer(self, peer: NodeId, follower: _Follower, now_s: float) -> None:
+        """Tell a follower that it needs a snapshot, as often as a heartbeat.
+
+        The core would send one that advances the commit index without a log match (H4). Ours is
+        fetched beside the core, whose log afterwards begins with it.
+        """
+        if now_s - follower.sent_s >= self._config.heartbeat_s:
+            follower.sent_s = now_s
+            self._ready.append((peer, Offer(follower.term, self._log.first_index)))
+
     def _position(self, follower: _Follower, previous: int) -> int:
         """Return the index after which to send on: where this connection stands (H1)."""
         return previous if follower.position is None else follower.position
 
     # From the wire to the core.
 
-    def connected(self, peer: NodeId) -> None:
-        self._up[peer] = None
-        self._followers[peer].reconnect()
+    def connected(self, peer: NodeId, incarnation: int) -> None:
+        self._up[peer] = incarnation
         self._last_reply = None
-        self._onNodeConnected(self._nodes[peer])
+        if self.is_member(peer):
+            self._followers[peer].reconnect()
+            self._attach(peer)
 
     def disconnected(self, peer: NodeId) -> None:
+        if self.is_member(peer):
+            self._detach(peer, is_voter=peer in self.configuration.voters)
         self._up.pop(peer, None)
-        self._onNodeDisconnected(self._nodes[peer])
         if self.core.leader == peer:
             self._elections.leader_unreachable(self._now_s())
 
@@ -326,6 +435,9 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         Raises:
             SafetyViolation: it contradicts what is committed here, or there are two leaders.
         """
+        known = self.configuration.incarnation(peer)
+        if peer not in self._up or (known is not None and self._up[peer] < known):
+            return  # a data folder that was replaced since
         match message:
             case Append():
                 self._receive_append(peer, message)
@@ -334,7 +446,8 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             case VoteRequest():
                 self._receive_vote_request(peer, message)
             case Vote(term):
-                if term == self.core.term and self._is_first_vote(peer, term):
+                is_counted = term == self.core.term and self._is_voter(peer)
+                if is_counted and self._is_first_vote(peer, term):
                     self._deliver(peer, {"type": "response_vote", "term": term})
             case PreVoteRequest():
                 self._receive_pre_vote_request(peer, message)
@@ -346,6 +459,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
                     # A round begun as a candidate may be answered when that term is won already.
                     and not self.core.is_leader
                     and term == self.core.term + 1
+                    and self._is_voter(peer)
                     and self._elections.agreed(peer, term)
                 ):
                     self.stand()
@@ -353,14 +467,24 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
                 if term > self.core.term:
                     self._raise_term(peer, term)
             case TimeoutNow(term):
-                if term == self.core.term and peer == self.core.leader:
+                if term == self.core.term and peer == self.core.leader and self.is_voter:
                     self._elections.told_to_stand()
                     self._deliver(peer, {"type": "timeout_now", "term": term})
+            case Offer(term):
+                if term < self.core.term:
+                    self._ready.append((peer, Stale(self.core.term)))
+                    return
+                is_newer_term = term > self.core.term
+                if is_newer_term:
+                    self._raise_term(peer, term)
+                self._elections.heard(self._now_s(), is_newer_term=is_newer_term)
+            case Installed(term, index):
+                self._receive_installed(peer, term, index)
             case _:
                 raise AssertionError(f"{type(message).__name__} is not for the core")
 
     def _deliver(self, peer: NodeId, message: CoreMessage) -> None:
-        self._onMessageReceived(self._nodes[peer], message)
+        self._onMessageReceived(self._core_node(peer), message)
 
     def _raise_term(self, peer: NodeId, term: int) -> None:
         """Make the core step down into a newer term: a vote request that no log can grant."""
@@ -433,10 +557,13 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         return matched, own.term_at(matched), new, matched
 
     def _receive_reply(self, peer: NodeId, message: Reply) -> None:
-        core, follower = self.core, self._followers[peer]
+        core = self.core
         if message.term > core.term:
             self._raise_term(peer, message.term)
-        if not core.is_leader or not self._is_of_term(message, follower):
+        if not core.is_leader or not self.is_member(peer):
+            return
+        follower = self._followers[peer]
+        if not self._is_of_term(message, follower):
             return
         follower.answered(message.sequence)
         next_index = min(message.next_index, self._log.last_index + 1)
@@ -444,24 +571,36 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             if not self._is_fresh(message, follower):
                 return
             if next_index <= self._log.first_index:
-                if not follower.is_lost:
-                    follower.is_lost = True
-                    log.error(
-                        "member lacks entries that are trimmed everywhere else",
-                        extra={"member": peer, "needs": next_index, "first": self._log.first_index},
-                    )
+                follower.is_lost = True
                 return
-            follower.reset_sequence = follower.sequence
-            follower.position = None
-            follower.in_flight.clear()
-            follower.in_flight_bytes = 0
-        elif message.is_success:
+            self._begin_at(peer, follower, next_index)
+            return
+        if message.is_success:
             follower.match_index = max(follower.match_index, next_index - 1)
+            if peer not in self.configuration.voters:
+                return  # the core counts nobody else
             next_index = self._countable(follower.match_index) + 1
             follower.counted_index = next_index - 1
-        self._deliver_reply(
-            peer, next_index, is_success=message.is_success, is_reset=message.is_reset
-        )
+        elif peer not in self.configuration.voters:
+            return
+        self._deliver_reply(peer, next_index, is_success=message.is_success, is_reset=False)
+
+    def _begin_at(self, peer: NodeId, follower: _Follower, next_index: int) -> None:
+        """Send a follower the log from `next_index` on, whatever was under way."""
+        follower.reset_sequence = follower.sequence
+        follower.position = None
+        follower.in_flight.clear()
+        follower.in_flight_bytes = 0
+        self._deliver_reply(peer, next_index, is_success=False, is_reset=True)
+
+    def _receive_installed(self, peer: NodeId, term: int, index: int) -> None:
+        """A follower that was lost has the log up to `index`, or a snapshot in its place."""
+        if term != self.core.term or not self.core.is_leader or not self.is_member(peer):
+            return
+        follower = self._followers[peer]
+        if follower.is_lost and self._log.first_index <= index <= self._log.last_index:
+            follower.is_lost = False
+            self._begin_at(peer, follower, index + 1)
 
     def _deliver_reply(
         self, peer: NodeId, next_index: int, *, is_success: bool, is_reset: bool
@@ -499,7 +638,10 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         is_any = False
         if not self.core.is_leader:
             return is_any
-        for peer, follower in self._followers.items():
+        for peer in self.configuration.voters:
+            if peer == self._node:
+                continue
+            follower = self._followers[peer]
             countable = self._countable(follower.match_index)
             if follower.term == self.core.term and countable > follower.counted_index:
                 follower.counted_index = countable
@@ -519,7 +661,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         if message.term < self.core.term:
             self._ready.append((peer, Stale(self.core.term)))
             return
-        if not message.is_transfer and self._is_sticky():
+        if not self._may_vote() or (not message.is_transfer and self._is_sticky()):
             return
         if message.term > self.core.term:
             # Somebody stands with a majority behind it: give it the time to win.
@@ -544,6 +686,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         core, last = self.core, self._log.last_index
         is_granted = (
             message.term > core.term
+            and self._may_vote()
             and not self._is_sticky()
             and (message.last_term, message.last_index) >= (self._log.term_at(last), last)
         )
@@ -554,13 +697,13 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
     def tick(self) -> bool:
         """Ask around for an election when the time has come; whether the core is to stand now."""
         now_s, elections = self._now_s(), self._elections
-        if self.core.is_leader:
+        if self.core.is_leader or not self.is_voter:
             elections.postpone(now_s)
         elif elections.is_due(now_s):
             term, last = self.core.term + 1, self._log.last_index
-            is_majority = elections.ask(now_s, term)
+            is_majority = elections.ask(now_s, term, self.configuration.voters)
             request = PreVoteRequest(term, last, self._log.term_at(last))
-            self._ready.extend((peer, request) for peer in self._up)
+            self._ready.extend((peer, request) for peer in self._up if self._is_voter(peer))
             if is_majority:
                 self.stand()
                 return True
@@ -569,7 +712,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
     def stand(self) -> None:
         """Make the core stand for election, as if its leader had told it to."""
         leader = self.core.leader
-        node = None if leader is None else self._nodes[leader]
+        node = None if leader is None else self._core_node(leader)
         self._onMessageReceived(node, {"type": "timeout_now", "term": self.core.term})
 
     def match(self) -> Mapping[NodeId, int]:
@@ -582,11 +725,10 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     def counted(self, peer: NodeId) -> int:
         """Return how much of a follower's log the core counts in this term."""
-        follower = self._followers[peer]
-        return follower.counted_index if follower.term == self.core.term else 0
-
-    def up(self) -> Iterable[NodeId]:
-        return self._up.keys()
+        follower = self._followers.get(peer)
+        if follower is None or follower.term != self.core.term:
+            return 0
+        return follower.counted_index
 
 
 def _within(entries: Sequence[CoreEntry], bytes_max: int) -> Sequence[CoreEntry]:

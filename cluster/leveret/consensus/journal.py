@@ -1,7 +1,8 @@
 """A group's log in the shape in which PySyncObj wants its journal.
 
 Owns the translation only: positions to indexes, slices to bounded reads. Everything it is
-told lands in the group's log, whose owner decides what is durable.
+told lands in the group's log, whose owner decides what is durable; what of it is a configuration
+is noted, since that is in force as soon as it is in the log.
 
 How `syncobj.py` 0.3.17 (pinned by hash) uses its journal, and what follows:
 
@@ -24,7 +25,9 @@ from collections.abc import Sequence
 from pysyncobj.journal import Journal
 
 from leveret.consensus.engine import Log, SnapshotMark
+from leveret.consensus.entries import configuration_in
 from leveret.consensus.errors import BadSnapshot, SafetyViolation
+from leveret.consensus.membership import Configurations
 
 SLICE_BYTES_MAX = 1024 * 1024
 
@@ -56,8 +59,11 @@ def check_continues(log: Log, snapshot: SnapshotMark | None) -> None:
 class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
     """`pysyncobj.journal.Journal` over a `Log` that continues its snapshot."""
 
-    def __init__(self, log: Log, snapshot: SnapshotMark | None) -> None:
+    def __init__(
+        self, log: Log, snapshot: SnapshotMark | None, configurations: Configurations
+    ) -> None:
         self._log = log
+        self._configurations = configurations
         # SyncObj wants its dump's last two entries to be the first two of its journal, and clears
         # the journal otherwise. Ours keeps older entries for members that lag behind, so they are
         # hidden until the dump is loaded.
@@ -98,12 +104,16 @@ class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         self._log.append(command, idx, term)
+        configuration = configuration_in(command)
+        if configuration is not None:
+            self._configurations.add(idx, configuration)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803
         index = self._first() + entryFrom
         if index <= self._log.commit_index:
             raise SafetyViolation(f"the core wanted to drop committed entry {index}")
         self._log.truncate_from(index)
+        self._configurations.cut_from(index)
 
     def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803
         raise SafetyViolation(f"the core wanted to compact its journal up to {entryTo}")

@@ -17,6 +17,9 @@ from leveret.consensus.errors import BadMessage
 
 INDEX_MAX = (1 << 63) - 1
 
+FETCH_MAX = 1024
+"""Entries of one request or answer."""
+
 
 class Append(NamedTuple):
     """The leader's entries after `previous_index`; none is a heartbeat.
@@ -88,6 +91,58 @@ class TimeoutNow(NamedTuple):
     term: int
 
 
+class Offer(NamedTuple):
+    """The leader has trimmed what you need next: fetch a snapshot from me. Also a sign of life."""
+
+    term: int
+    first_index: int
+
+
+class Installed(NamedTuple):
+    """What was offered is here, or not needed: all up to `index` is committed at the sender."""
+
+    term: int
+    index: int
+
+
+class FetchState(NamedTuple):
+    """Send me the state of your newest snapshot, from `offset` on.
+
+    index: of the snapshot that was begun with; 0 for any.
+    """
+
+    index: int
+    offset: int
+
+
+class StatePart(NamedTuple):
+    """`part` of a snapshot's state at `offset`; `size` is that of all of it, in bytes."""
+
+    index: int
+    term: int
+    previous_term: int
+    size: int
+    offset: int
+    part: bytes
+
+
+class FetchEntries(NamedTuple):
+    """Send me these entries of your log, of which the snapshot at `index` says that they live."""
+
+    index: int
+    indexes: tuple[int, ...]
+
+
+class EntriesPart(NamedTuple):
+    """Some of the entries asked for, in the order asked: index, term and command of each.
+
+    gone: indexes of those whose messages have been settled meanwhile; nobody needs them any more.
+    """
+
+    entries: tuple[tuple[int, int, bytes], ...]
+    gone: tuple[int, ...]
+
+
 class Submit(NamedTuple):
     """A batch for the leader's log (see `entries.Batch`)."""
 
@@ -120,6 +175,12 @@ Message = (
     | PreVote
     | Stale
     | TimeoutNow
+    | Offer
+    | Installed
+    | FetchState
+    | StatePart
+    | FetchEntries
+    | EntriesPart
     | Submit
     | Resume
     | TransferRequest
@@ -137,6 +198,12 @@ _KINDS: dict[type[Message], int] = {
     Submit: 9,
     Resume: 10,
     TransferRequest: 11,
+    Offer: 12,
+    Installed: 13,
+    FetchState: 14,
+    StatePart: 15,
+    FetchEntries: 16,
+    EntriesPart: 17,
 }
 
 
@@ -213,6 +280,34 @@ def _submit(fields: tuple[object, ...]) -> Submit:
     return Submit(boot, sequence, commands, _bytes(fields[3]))
 
 
+def _state_part(fields: tuple[object, ...]) -> StatePart:
+    index, term, previous_term, size, offset = map(_number, fields[:5])
+    part = _bytes(fields[5])
+    if offset + len(part) > size or (not part and size):
+        raise BadMessage("a part beyond its state, or an empty one")
+    return StatePart(index, term, previous_term, size, offset, part)
+
+
+def _numbers(value: object) -> tuple[int, ...]:
+    if type(value) is not tuple or len(value) > FETCH_MAX:
+        raise BadMessage("no indexes, or too many")
+    return tuple(map(_number, value))
+
+
+def _entries_part(fields: tuple[object, ...]) -> EntriesPart:
+    entries = fields[0]
+    if type(entries) is not tuple or len(entries) > FETCH_MAX:
+        raise BadMessage("no entries, or too many")
+    for entry in entries:
+        if type(entry) is not tuple or len(entry) != 3:
+            raise BadMessage("no entry")
+        if type(entry[2]) is not bytes or not is_entry(entry[2]):
+            raise BadMessage("an entry that none of us wrote")
+        _number(entry[0])
+        _number(entry[1])
+    return EntriesPart(entries, _numbers(fields[1]))
+
+
 _PARSERS: dict[int, tuple[int, Callable[[tuple[object, ...]], Message]]] = {
     1: (7, _append),
     2: (5, _reply),
@@ -225,6 +320,12 @@ _PARSERS: dict[int, tuple[int, Callable[[tuple[object, ...]], Message]]] = {
     9: (4, _submit),
     10: (3, lambda fields: Resume(*map(_number, fields))),
     11: (1, lambda fields: TransferRequest(*map(_number, fields))),
+    12: (2, lambda fields: Offer(*map(_number, fields))),
+    13: (2, lambda fields: Installed(*map(_number, fields))),
+    14: (2, lambda fields: FetchState(*map(_number, fields))),
+    15: (6, _state_part),
+    16: (2, lambda fields: FetchEntries(_number(fields[0]), _numbers(fields[1]))),
+    17: (2, _entries_part),
 }
 
 

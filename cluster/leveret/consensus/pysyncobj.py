@@ -16,7 +16,7 @@ in `guard` was read off those lines.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 from pysyncobj import (
@@ -29,10 +29,16 @@ from pysyncobj.node import Node
 
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log, Role, SnapshotMark
-from leveret.consensus.entries import seal
+from leveret.consensus.entries import (
+    CONFIGURATION,
+    configuration_in,
+    seal,
+    seal_configuration,
+)
 from leveret.consensus.errors import ConsensusError, MachineFailed
 from leveret.consensus.guard import Guard
 from leveret.consensus.journal import CoreJournal, check_continues
+from leveret.consensus.membership import Configuration, Configurations, decode_configuration
 from leveret.consensus.messages import Message
 from leveret.transport import NodeId
 
@@ -68,14 +74,12 @@ class _Core(SyncObj):  # type: ignore[misc]  # the base class is untyped
     def __init__(
         self,
         node: NodeId,
-        peers: Sequence[NodeId],
         conf: SyncObjConf,
         guard: Guard,
         apply: Callable[[int, bytes], None],
     ) -> None:
-        super().__init__(
-            Node(node), [Node(peer) for peer in peers], conf, nodeClass=Node, transport=guard
-        )
+        # The others are added when the guard learns of them, see `_View.add_voter`.
+        super().__init__(Node(node), [], conf, nodeClass=Node, transport=guard)
         self._poller = _NoPoller()
         self._apply = apply
 
@@ -94,7 +98,7 @@ class _Core(SyncObj):  # type: ignore[misc]  # the base class is untyped
 
 
 class _View:
-    """What others may read of the core, in our types."""
+    """What others may read of the core, in our types, and whom it is to count."""
 
     __slots__ = ("_core",)
 
@@ -122,6 +126,14 @@ class _View:
     def applied_index(self) -> int:
         return cast("int", self._core.raftLastApplied)
 
+    # The core's own code for its membership entries, which are not used: they unpickle.
+
+    def add_voter(self, node: Node) -> None:
+        self._core._SyncObj__doChangeCluster(("add", node.id, node))
+
+    def drop_voter(self, node: Node) -> None:
+        self._core._SyncObj__doChangeCluster(("rem", node.id, node))
+
 
 def _no_dump(*_: object) -> None:
     raise AssertionError("the core wrote a dump, though its compaction is off")
@@ -130,9 +142,11 @@ def _no_dump(*_: object) -> None:
 class PySyncObjEngine:
     """`engine.Engine` over `SyncObj`, behind the guard.
 
-    members: all of them, this one included; fixed for the life of the engine.
-    apply: called with index and payload of each committed entry, in order, once a process.
+    apply: called with index and payload of each committed entry, in order, once a process;
+        configurations are the engine's own and left out.
     now_s: a monotonic clock; the same for all engines of a process.
+    incarnation: of this node's data folder (see `membership`).
+    configuration: what the snapshot says; without one, what holds before the log says anything.
     snapshot: what the machine was restored from, if anything.
     guard: another class only to show what a guard is for.
 
@@ -144,7 +158,8 @@ class PySyncObjEngine:
         self,
         *,
         node: NodeId,
-        members: Sequence[NodeId],
+        incarnation: int,
+        configuration: Configuration,
         log: Log,
         durability: Durability,
         apply: Callable[[int, bytes], None],
@@ -154,12 +169,12 @@ class PySyncObjEngine:
         snapshot: SnapshotMark | None = None,
         guard: type[Guard] = Guard,
     ) -> None:
-        assert node in members
         check_continues(log, snapshot)
+        self._node = node
         self._log = log
         self._config = config or EngineConfig()
         self._now_s = now_s
-        self._peers = tuple(sorted(member for member in members if member != node))
+        self._configurations = Configurations(snapshot.index if snapshot else 0, configuration)
         self._apply_to = apply
         self._failed: Exception | None = None
         self._is_due = True
@@ -167,33 +182,35 @@ class PySyncObjEngine:
         self._transfer: tuple[NodeId, float] | None = None
         self._is_transfer_sent = False
         self._state = 0
-        elections = Elections(
-            node, len(members), rng=rng, timeout_s=self._config.election_timeout_s
-        )
+        elections = Elections(node, rng=rng, timeout_s=self._config.election_timeout_s)
         self._guard = guard(
             node=node,
-            peers=self._peers,
+            incarnation=incarnation,
             log=log,
             durability=durability,
             elections=elections,
             config=self._config,
             now_s=now_s,
         )
-        journal = CoreJournal(log, snapshot)
+        journal = CoreJournal(log, snapshot, self._configurations)
         syncobj.createJournal = _take_journal
         # The core compares deadlines with 0, which a virtual clock may read.
         syncobj.monotonicTime = lambda: now_s() + 1.0
         syncobj.random = random.Random(0)  # noqa: S311  # its draws decide nothing
-        self._core = _Core(
-            node, self._peers, self._conf(journal, snapshot), self._guard, self._apply
-        )
+        self._core = _Core(node, self._conf(journal, snapshot), self._guard, self._apply)
         self._core.conf.appendEntriesPeriod = APPEND_ALWAYS_S
         assert self._core._getRaftLogSize() == len(journal)  # it is attached
         self._view = self._guard.core = _View(self._core)
-        # The first tick loads the dump, and applies what is known to be committed.
-        self._tick_core()
+        # The first tick loads the dump; then all is applied that is known to be committed, so
+        # that no vote is asked for or given by an old configuration.
+        self._core.doTick(0)
         journal.reveal()
-        elections.start(now_s())
+        for index in range(self._view.commit_index + 1, log.last_index + 1):
+            self._note_configuration(index, log.command_at(index))
+        while self._view.applied_index < self._view.commit_index:
+            self._core.doTick(0)
+        self._mind_configuration()
+        elections.start(now_s(), is_alone=self._is_alone and self._guard.is_voter)
 
     def _conf(self, journal: CoreJournal, snapshot: SnapshotMark | None) -> SyncObjConf:
         dump: dict[str, object] = {}
@@ -272,9 +289,25 @@ class PySyncObjEngine:
 
     @property
     def waits_for_disk(self) -> bool:
-        if not self._peers:
-            return self._view.applied_index < self._log.last_index
+        if self._is_alone and self._view.applied_index < self._log.last_index:
+            return True
         return self._guard.waits_for_disk()
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._guard.configuration
+
+    @property
+    def configuration_index(self) -> int:
+        return self._configurations.latest_index
+
+    def configuration_at(self, index: int) -> Configuration:
+        return self._configurations.at(index)
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether nobody else decides with us."""
+        return self._guard.configuration.voters.keys() <= {self._node}
 
     def match(self) -> dict[NodeId, int]:
         return dict(self._guard.match()) if self._view.is_leader else {}
@@ -282,34 +315,53 @@ class PySyncObjEngine:
     # Input.
 
     def propose(self, payload: bytes) -> bool:
+        return self._propose(seal(payload))
+
+    def propose_configuration(self, configuration: Configuration) -> bool:
+        assert self._node in configuration.voters, "a leader hands over before it goes"
+        if self.configuration_index > self.commit_index:
+            return False
+        return self._propose(seal_configuration(configuration))
+
+    def _propose(self, command: bytes) -> bool:
         if not self.is_ready or self._transfer is not None:
             return False
-        self._core._applyCommand(seal(payload), None)  # the public way pickles
+        self._core._applyCommand(command, None)  # the public way pickles
         self._is_due = True
         return True
 
     def step(self, sender: NodeId, message: Message) -> None:
-        if sender in self._peers:
-            self._is_due = True
-            self._guard.receive(sender, message)
+        self._is_due = True
+        self._guard.receive(sender, message)
+        self._mind_configuration()
 
-    def connected(self, node: NodeId) -> None:
-        if node in self._peers:
-            self._is_due = True
-            self._guard.connected(node)
+    def connected(self, node: NodeId, incarnation: int) -> None:
+        self._is_due = True
+        self._guard.connected(node, incarnation)
 
     def disconnected(self, node: NodeId) -> None:
-        if node in self._peers:
-            self._is_due = True
-            self._guard.disconnected(node)
+        self._is_due = True
+        self._guard.disconnected(node)
+
+    def is_linked(self, node: NodeId) -> bool:
+        return node == self._node or self._guard.is_member(node)
+
+    def forget_uncommitted(self) -> None:
+        commit = self._view.commit_index
+        if self._log.last_index > commit:
+            self._log.truncate_from(commit + 1)
+            self._configurations.cut_from(commit + 1)
+            self._mind_configuration()
 
     def tick(self) -> None:
         # A leader looks after its followers; everybody else waits for messages or an election.
         is_standing = self._guard.tick()
-        self._is_due |= is_standing or (self._view.is_leader and bool(self._peers))
+        has_followers = len(self._guard.configuration.nodes) > 1
+        self._is_due |= is_standing or (self._view.is_leader and has_followers)
 
     def transfer(self, node: NodeId) -> bool:
-        if not self.is_ready or self._transfer is not None or node not in self._guard.up():
+        is_able = node in self.configuration.voters and self._guard.is_member(node)
+        if not self.is_ready or self._transfer is not None or not is_able:
             return False
         self._transfer = node, self._now_s() + self._config.election_timeout_s[1]
         self._is_transfer_sent = False
@@ -325,17 +377,18 @@ class PySyncObjEngine:
         if guard.count_durable():
             self._is_due = True
         view, log = self._view, self._log
-        is_alone = not self._peers
+        is_alone = self._is_alone
         if not self._is_due and not (is_alone and view.applied_index < log.last_index):
             return False
         for _ in range(TICKS_MAX):
-            if is_alone and log.durable_index < log.last_index:
+            if self._is_alone and log.durable_index < log.last_index:
                 # Alone, the core would commit at once; so it stands still until the disk has
                 # caught up. What is proposed meanwhile gathers in its queue.
                 return False
             last, term, was_leader = log.last_index, view.term, view.is_leader
             self._is_due = False
-            self._tick_core()
+            self._core.doTick(0)
+            self._mind_configuration()
             self._mind_transfer()
             if view.applied_index >= view.commit_index and (
                 log.last_index,
@@ -350,10 +403,11 @@ class PySyncObjEngine:
     def outgoing(self) -> list[tuple[NodeId, Message]]:
         return self._guard.take()
 
-    def _tick_core(self) -> None:
-        self._core.doTick(0)
-
     def _apply(self, index: int, payload: bytes) -> None:
+        if payload.startswith(CONFIGURATION):
+            # Noted when it was appended, unless that was before this process.
+            self._configurations.add(index, decode_configuration(payload[len(CONFIGURATION) :]))
+            return
         try:
             self._apply_to(index, payload)
         except ConsensusError as error:
@@ -363,6 +417,18 @@ class PySyncObjEngine:
             # Anything else is the machine's. The core would apply the entry again for ever.
             self._failed = error
             raise MachineFailed(f"the machine raised at entry {index}") from error
+
+    def _note_configuration(self, index: int, command: bytes) -> None:
+        configuration = configuration_in(command)
+        if configuration is not None:
+            self._configurations.add(index, configuration)
+
+    def _mind_configuration(self) -> None:
+        """Put the log's latest configuration in force."""
+        latest = self._configurations.latest
+        if latest is not self._guard.configuration:
+            self._guard.reconfigure(latest)
+            self._is_due = True
 
     def _mind_transfer(self) -> None:
         """Hand over once the target has the whole log; give up when it takes too long."""

@@ -7,7 +7,7 @@ the machines, then this, and runs all of them in one nursery: an error here ends
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 import trio
 
 from leveret.actors import ActorStopped, Probe, supervise
+from leveret.consensus.engine import SnapshotMark
 from leveret.consensus.errors import BadMessage
 from leveret.consensus.group import (
     TICK,
@@ -26,11 +27,15 @@ from leveret.consensus.group import (
     Received,
 )
 from leveret.consensus.machine import Machine
+from leveret.consensus.membership import Members
 from leveret.consensus.messages import Message, parse, to_wire
-from leveret.storage import Journal, Snapshots
+from leveret.storage import GroupLog, Journal, Snapshot, Snapshots
 from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
+
+SAVE_AGAIN_S = 1.0
+"""How long a full disk is left alone before the next attempt."""
 
 CHANNEL = "raft"
 """All groups' messages; the group's number is in the message."""
@@ -61,6 +66,7 @@ class Mail(Protocol):
 
     @property
     def up(self) -> frozenset[NodeId]: ...
+    def incarnation(self, node: NodeId) -> int: ...
     def send(self, node: NodeId, channel: str, payload: object) -> bool: ...
     def on_message(self, channel: str, handler: Callable[[NodeId, object], None]) -> None: ...
     def on_up(self, handler: Callable[[NodeId], None]) -> None: ...
@@ -71,7 +77,9 @@ class Replicas:
     """The groups of a node, number 0 the catalog's.
 
     machines: fresh ones, one a group.
-    members: all node ids, this one included; each node must be given the same.
+    incarnation: of this node's data folder: greater than that of any earlier one of this node.
+    desired: which nodes are to be members, with their incarnations; empty if nobody knows yet.
+        Each group's leader works towards it.
     boot: greater than at every earlier start of this node.
 
     Raises:
@@ -83,7 +91,8 @@ class Replicas:
         self,
         *,
         node: NodeId,
-        members: Sequence[NodeId],
+        incarnation: int,
+        desired: Callable[[], Members],
         boot: int,
         journal: Journal,
         snapshots: Snapshots,
@@ -94,24 +103,24 @@ class Replicas:
         config: ReplicasConfig | None = None,
     ) -> None:
         self._node = node
-        self._members = tuple(sorted(members))
-        self._snapshots = snapshots
         self._peers = peers
         self._config = config or ReplicasConfig()
         self._asked_s: dict[int, float] = {}
         self._preferred: dict[int, NodeId] = {}
         self._is_leaving = False
-        self._snapshotting = trio.Lock()
-        """One at a time: two of one group at the same index would write the same file."""
+        self._stores = tuple(
+            _Store(snapshots, journal.log(number)) for number in range(len(machines))
+        )
         self.groups: tuple[Group, ...] = tuple(
             Group(
                 number,
                 node=node,
-                members=self._members,
+                incarnation=incarnation,
+                desired=desired,
                 boot=boot,
                 log=journal.log(number),
                 durability=journal,
-                snapshot=snapshots.newest(number, log_first_index=journal.log(number).first_index),
+                snapshots=self._stores[number],
                 machine=machine,
                 send=self._send,
                 now_s=trio.current_time,
@@ -123,9 +132,27 @@ class Replicas:
         )
         self._is_running = False
         peers.on_message(CHANNEL, self._receive)
-        peers.on_up(lambda peer: self._tell_all(LinkChanged(peer, is_up=True)))
+        peers.on_up(self._link_up)
         peers.on_down(lambda peer: self._tell_all(LinkChanged(peer, is_up=False)))
         journal.on_durable(self._became_durable)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether this node's data folder holds nothing of any group yet."""
+        return not any(group.configuration.voters for group in self.groups)
+
+    def found(self) -> None:
+        """Begin the history of all groups that have none here, with this node as only member.
+
+        To be called only where no node holds data of the cluster; again after a crash within it.
+        """
+        for group in self.groups:
+            if not group.configuration.voters:
+                group.found()
+
+    def are_voters(self, nodes: Collection[NodeId]) -> bool:
+        """Whether all of `nodes` are voters of every group, as far as this node knows."""
+        return all(group.configuration.voters.keys() >= set(nodes) for group in self.groups)
 
     async def run(
         self,
@@ -145,11 +172,10 @@ class Replicas:
             await trio.lowlevel.checkpoint()
             self._is_running = True
             for peer in sorted(self._peers.up):
-                self._tell_all(LinkChanged(peer, is_up=True))
+                self._link_up(peer)
             nursery.start_soon(self._tick)
             nursery.start_soon(self._take_snapshots)
-            if len(self._members) > 1:
-                nursery.start_soon(self._spread_leaders)
+            nursery.start_soon(self._spread_leaders)
             task_status.started()
 
     # Who leads.
@@ -190,8 +216,8 @@ class Replicas:
 
     def _successor(self, group: Group, turn: int) -> NodeId | None:
         """Return who could lead a group that is led here: one that keeps up, if any does."""
-        peers = group.status().peers
-        linked = sorted(node for node in peers if node in self._peers.up)
+        peers, voters = group.status().peers, group.configuration.voters
+        linked = sorted(node for node in peers if node in self._peers.up and node in voters)
         abreast = [node for node in linked if peers[node].lag <= TRANSFER_LAG_MAX]
         able = abreast or linked
         return able[turn % len(able)] if able else None
@@ -211,6 +237,10 @@ class Replicas:
             self._tell(self.groups[number], Received(sender, message))
         else:
             log.warning("message for no group", extra={"peer": sender, "group": number})
+
+    def _link_up(self, peer: NodeId) -> None:
+        incarnation = self._peers.incarnation(peer)
+        self._tell_all(LinkChanged(peer, is_up=True, incarnation=incarnation))
 
     def _tell_all(self, message: GroupMessage) -> None:
         for group in self.groups:
@@ -257,39 +287,50 @@ class Replicas:
                 await self._take_snapshot(group)
 
     async def _take_snapshot(self, group: Group) -> None:
-        async with self._snapshotting:
-            await self._save_snapshot(group)
-
-    async def _save_snapshot(self, group: Group) -> None:
         taken = group.take_snapshot()
-        if taken is None:
-            return
-        mark, state = taken
-        try:
-            await self._snapshots.save(
-                group.number, mark.index, mark.term, mark.previous_term, state
-            )
-        except OSError:
-            # The log keeps what the snapshot would have replaced; the next one may succeed.
-            log.exception("snapshot not saved", extra={"group": group.number, "index": mark.index})
-            return
-        group.snapshot_saved(mark)
-        log.info(
-            "snapshot saved",
-            extra={"group": group.number, "index": mark.index, "bytes": len(state)},
-        )
+        if taken is not None and await self._stores[group.number].save(*taken):
+            group.snapshot_saved(taken[0])
 
     async def _spread_leaders(self) -> None:
         while not self._is_leaving:
             await trio.sleep(self._config.spread_s)
             now_s = trio.current_time()
             for group in self.groups:
-                preferred = self._preferred.get(
-                    group.number, self._members[group.number % len(self._members)]
-                )
-                if preferred != self._node or group.leader == self._node:
+                voters = sorted(group.configuration.voters)
+                if len(voters) < 2 or group.leader == self._node:
+                    continue
+                by_number = voters[group.number % len(voters)]
+                if self._preferred.get(group.number, by_number) != self._node:
                     continue
                 if now_s - self._asked_s.get(group.number, -1e9) < self._config.spread_retry_s:
                     continue
                 if group.seek_leadership():
                     self._asked_s[group.number] = now_s
+
+
+class _Store:
+    """The snapshots of one group; see `group.SnapshotStore`."""
+
+    def __init__(self, snapshots: Snapshots, group_log: GroupLog) -> None:
+        self._snapshots = snapshots
+        self._log = group_log
+        self._saving = trio.Lock()
+        """One at a time: two at the same index would write the same file."""
+
+    def newest(self) -> Snapshot | None:
+        return self._snapshots.newest(self._log.number, log_first_index=self._log.first_index)
+
+    async def save(self, mark: SnapshotMark, state: bytes) -> bool:
+        async with self._saving:
+            about = {"group": self._log.number, "index": mark.index, "bytes": len(state)}
+            try:
+                await self._snapshots.save(
+                    self._log.number, mark.index, mark.term, mark.previous_term, state
+                )
+            except OSError:
+                # The log keeps what the snapshot would have replaced; the next one may succeed.
+                log.exception("snapshot not saved", extra=about)
+                await trio.sleep(SAVE_AGAIN_S)
+                return False
+        log.info("snapshot saved", extra=about)
+        return True

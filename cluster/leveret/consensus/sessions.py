@@ -255,3 +255,10 @@ class Outbox:
         self._progress_s = now_s
         self.pending_bytes -= pending.size
         return pending.done
+
+    def skipped(self, sequence: int, now_s: float) -> list[Done]:
+        """Drop all batches up to `sequence`, which others applied; return whom to tell."""
+        done: list[Done] = []
+        while self._pending and self._pending[0].batch.sequence <= sequence:
+            done += self.applied(self._pending[0].batch.sequence, now_s)
+        return done

@@ -1,0 +1,197 @@
+"""A snapshot on its way from one member to another that lacks what the others have trimmed.
+
+The receiver asks, one request at a time, so that a slow disk or link slows nothing else down and
+the sender keeps no state: any member may answer, and again after a break. Two stages: the state
+of the newest snapshot, in parts; then the entries that it refers to and that are not here yet.
+These are kept in the journal as they come. Only when all of it is durable is the snapshot saved
+and the log begun anew behind it, so that a crash at any moment leaves the old log or the new one.
+
+Entries never change once they are committed, and a snapshot covers only such. So entries that
+were fetched for an older snapshot, or before a crash, are not fetched again.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Sequence
+from typing import Protocol
+
+from leveret.consensus.engine import SnapshotMark
+from leveret.consensus.errors import SafetyViolation
+from leveret.consensus.manifest import Manifest
+from leveret.consensus.messages import (
+    FETCH_MAX,
+    EntriesPart,
+    FetchEntries,
+    FetchState,
+    Message,
+    StatePart,
+)
+from leveret.storage import NoSuchEntry, Snapshot
+from leveret.transport import NodeId
+
+log = logging.getLogger(__name__)
+
+PART_BYTES_MAX = 1024 * 1024
+"""Of one answer, unless a single entry is larger: a few milliseconds of one link."""
+
+AGAIN_S = 2.0
+"""A request without an answer for so long is made again, perhaps to another member."""
+
+
+class KeepingLog(Protocol):
+    """What an install needs of the group's log."""
+
+    last_index: int
+
+    def __contains__(self, index: int) -> bool: ...
+    def keep(self, command: bytes, index: int, term: int) -> None: ...
+    def command_at(self, index: int) -> bytes: ...
+    def reset(self, entries: Sequence[tuple[bytes, int, int]]) -> None: ...
+
+
+class Install:
+    """The receiver's side, for one snapshot; or for a newer one, if the sender has it meanwhile."""
+
+    def __init__(self, log: KeepingLog) -> None:
+        self.mark: SnapshotMark | None = None
+        self.manifest: Manifest | None = None
+        self.state = b""
+        self._log = log
+        self._parts = bytearray()
+        self._size = 0
+        self._missing: array[int] = array("Q")
+        self._at = 0  # how far in `_missing`
+        self._asked_s = float("-inf")
+        self._is_asked = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is here (though perhaps not durable)."""
+        return self.manifest is not None and self._at == len(self._missing)
+
+    def request(self, now_s: float) -> Message | None:
+        """Return what to ask for now; None while an answer is awaited, or when all is here."""
+        if self.is_complete or (self._is_asked and now_s - self._asked_s < AGAIN_S):
+            return None
+        self._asked_s, self._is_asked = now_s, True
+        if self.manifest is None:
+            return FetchState(self.mark.index if self.mark else 0, len(self._parts))
+        assert self.mark is not None
+        wanted = self._missing[self._at : self._at + FETCH_MAX]
+        return FetchEntries(self.mark.index, tuple(wanted))
+
+    def take_state(self, part: StatePart) -> None:
+        """Take a part of the state; a part of another snapshot begins anew.
+
+        Raises:
+            BadSnapshot: the whole state is none.
+        """
+        mark = SnapshotMark(part.index, part.term, part.previous_term)
+        if self.manifest is not None:
+            return
+        if mark != self.mark or part.size != self._size:
+            self.mark, self._size = mark, part.size
+            self._parts.clear()
+        if part.offset != len(self._parts):
+            return  # a late answer to a request that was made again
+        self._parts += part.part
+        self._is_asked = False
+        if len(self._parts) == self._size:
+            self.state = bytes(self._parts)
+            self._parts.clear()
+            self.manifest = manifest = Manifest.decode(self.state)
+            # The log begins anew with the two last entries that the snapshot covers.
+            needed = [*manifest.live, mark.index - 1, mark.index]
+            self._missing = array("Q", sorted(i for i in set(needed) if i not in self._log))
+            log.info(
+                "snapshot received, fetching its entries",
+                extra={"index": mark.index, "bytes": self._size, "entries": len(self._missing)},
+            )
+
+    def take_entries(self, part: EntriesPart) -> None:
+        """Keep the entries that were asked for, as far as they come in their order."""
+        found = {index: (command, term) for index, term, command in part.entries}
+        while self._at < len(self._missing):
+            index = self._missing[self._at]
+            if index in found:
+                command, term = found[index]
+                self._log.keep(command, index, term)
+            elif index not in part.gone:
+                break
+            elif self.mark is not None and index >= self.mark.index - 1:
+                self._begin_again()  # the sender has trimmed so far: it has a newer snapshot
+                break
+            self._at += 1
+            self._is_asked = False
+
+    def _begin_again(self) -> None:
+        self.mark = self.manifest = None
+        self._missing = array("Q")
+        self._at = self._size = 0
+        self._is_asked = False
+
+
+def begin_log_anew(group_log: KeepingLog, mark: SnapshotMark) -> None:
+    """Have the log begin with the two last entries that a saved snapshot covers, kept before."""
+    group_log.reset(
+        [
+            (group_log.command_at(mark.index - 1), mark.index - 1, mark.previous_term),
+            (group_log.command_at(mark.index), mark.index, mark.term),
+        ]
+    )
+
+
+def finish_install(group_log: KeepingLog, snapshot: Snapshot) -> None:
+    """At boot, end an install that a crash interrupted after its snapshot was saved.
+
+    A snapshot is otherwise never newer than its log, so without the kept entries this does
+    nothing, and the log that lost its end is found out by whoever joins the two.
+    """
+    index = snapshot.index
+    if index > group_log.last_index and index in group_log and index - 1 in group_log:
+        log.info("interrupted install finished", extra={"group": snapshot.group, "index": index})
+        begin_log_anew(group_log, SnapshotMark(index, snapshot.term, snapshot.prev_term))
+
+
+def state_part(snapshot: Snapshot, request: FetchState) -> StatePart:
+    """Return the part of a snapshot that is asked for; its beginning, if of another one."""
+    offset = request.offset if request.index == snapshot.index else 0
+    return StatePart(
+        snapshot.index,
+        snapshot.term,
+        snapshot.prev_term,
+        len(snapshot.state),
+        offset,
+        snapshot.state[offset : offset + PART_BYTES_MAX],
+    )
+
+
+class ServingLog(Protocol):
+    """What the sender's side needs of the group's log."""
+
+    def command_at(self, index: int) -> bytes: ...
+    def term_at(self, index: int) -> int: ...
+
+
+def entries_part(group_log: ServingLog, request: FetchEntries) -> EntriesPart:
+    """Return the first of the entries asked for, and which of them are gone here.
+
+    Only for a member that has applied all that the snapshot covers: then what is gone was live
+    at the snapshot and has been settled by an entry behind it, which the receiver gets as well.
+    """
+    entries: list[tuple[int, int, bytes]] = []
+    gone: list[int] = []
+    size = 0
+    for index in request.indexes:
+        try:
+            command, term = group_log.command_at(index), group_log.term_at(index)
+        except NoSuchEntry:
+            gone.append(index)
+            continue
+        size += len(command)
+        if entries and size > PART_BYTES_MAX:
+            break
+        entries.append((index, term, command))
+    return EntriesPart(tuple(entries), tuple(gone))
