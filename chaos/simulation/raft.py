@@ -26,6 +26,7 @@ from chaos.simulation.memory_journal import MemoryJournal, Record
 from leveret.consensus.engine import EngineConfig, SnapshotMark
 from leveret.consensus.errors import ConsensusError
 from leveret.consensus.guard import Guard
+from leveret.consensus.membership import Configuration
 from leveret.consensus.messages import Message, parse, to_wire
 from leveret.consensus.pysyncobj import PySyncObjEngine
 from leveret.transport import NodeId
@@ -67,7 +68,8 @@ class Member:
             self.engines.append(
                 PySyncObjEngine(
                     node=node,
-                    members=MEMBERS,
+                    incarnation=0,
+                    configuration=Configuration(dict.fromkeys(MEMBERS, 0)),
                     log=self.journal.log(group),
                     durability=self.journal,
                     apply=self._applier(group),
@@ -241,7 +243,7 @@ class World:
         self._links[key] = object()
         for member, peer in zip(members, (other, one), strict=True):
             for engine in member.engines:
-                engine.connected(peer)
+                engine.connected(peer, 0)
             member.pump()
 
     def disconnect(self, one: NodeId, other: NodeId) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from chaos.simulation.memory_journal import MemoryJournal, Record
 from leveret.consensus.engine import EngineConfig, Role, SnapshotMark
 from leveret.consensus.guard import Guard
+from leveret.consensus.membership import Configuration
 from leveret.consensus.messages import Append, Message, parse, to_wire
 from leveret.consensus.pysyncobj import PySyncObjEngine
 from leveret.transport import NodeId
@@ -32,7 +33,8 @@ class Member:
         self.applied: list[tuple[int, bytes]] = []
         self.engine = PySyncObjEngine(
             node=self.node,
-            members=cluster.nodes,
+            incarnation=0,
+            configuration=Configuration(dict.fromkeys(cluster.nodes, 0)),
             log=self.log,
             durability=self.journal,
             apply=lambda index, payload: cluster.apply(self, index, payload),
@@ -102,8 +104,8 @@ class Cluster:
             for other in nodes:
                 if one < other and frozenset((one, other)) not in self.up:
                     self.up.add(frozenset((one, other)))
-                    self[one].engine.connected(NodeId(other))
-                    self[other].engine.connected(NodeId(one))
+                    self[one].engine.connected(NodeId(other), 0)
+                    self[other].engine.connected(NodeId(one), 0)
         for node in nodes:
             self[node].pump()
 

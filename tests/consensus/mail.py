@@ -24,6 +24,9 @@ class Mail:
     def send(self, node: NodeId, channel: str, payload: object) -> bool:
         return self._net.transmit(self.node, node, channel, payload)
 
+    def incarnation(self, node: NodeId) -> int:
+        return self._net.incarnations.get(node, 0)
+
     def on_message(self, channel: str, handler: Callable[[NodeId, object], None]) -> None:
         self.handlers[channel] = handler
 
@@ -43,6 +46,7 @@ class Net:
         self._mails: dict[NodeId, Mail] = {}
         self._links: dict[tuple[NodeId, NodeId], object] = {}
         self._arrival: dict[tuple[NodeId, NodeId], float] = {}
+        self.incarnations: dict[NodeId, int] = {}
         self.lose: Callable[[NodeId, NodeId, object], bool] = lambda *_: False
 
     def mail(self, node: NodeId) -> Mail:

@@ -8,6 +8,7 @@ import pytest
 
 from leveret.consensus import BadSnapshot, MachineFailed, Role, SnapshotMark
 from leveret.consensus.journal import SLICE_BYTES_MAX, CoreEntry, CoreJournal
+from leveret.consensus.membership import Configuration, Configurations
 from tests.consensus.harness import Cluster, Member, three
 
 
@@ -157,7 +158,7 @@ def test_a_slice_of_the_journal_is_bounded_but_reaches_its_second_entry() -> Non
     large = bytes(SLICE_BYTES_MAX)
     cluster.propose(1, large, b"small", b"smaller", large, b"end")
     cluster[1].sync()
-    journal = CoreJournal(cluster[1].log, None)
+    journal = CoreJournal(cluster[1].log, None, Configurations(0, Configuration()))
 
     sizes = [
         [len(command) > 100 for command, _, _ in cast("list[CoreEntry]", journal[start:])]

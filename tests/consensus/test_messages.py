@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret.consensus import BadMessage
-from leveret.consensus.entries import NO_OP, is_entry, seal, unseal
+from leveret.consensus.entries import NO_OP, VERSION, is_entry, seal, unseal
 from leveret.consensus.messages import (
     Append,
     Message,
@@ -103,6 +103,7 @@ def test_an_entry_that_is_not_ours_is_refused(command: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_a_sealed_payload_unpickles_to_a_call_of_the_one_method(payload: bytes) -> None:
+    payload = bytes((VERSION,)) + payload
     command = seal(payload)
 
     assert is_entry(command)

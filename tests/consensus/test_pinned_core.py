@@ -15,6 +15,7 @@ from pysyncobj import syncobj
 
 from leveret.consensus import SafetyViolation
 from leveret.consensus.journal import CoreJournal
+from leveret.consensus.membership import Configuration, Configurations
 from tests.consensus.harness import Cluster, three
 
 
@@ -68,7 +69,7 @@ def test_its_timers_never_begin_an_election() -> None:
 
 def test_a_core_that_clears_or_compacts_its_journal_ends_the_process() -> None:
     cluster = three()
-    journal = CoreJournal(cluster[1].log, None)
+    journal = CoreJournal(cluster[1].log, None, Configurations(0, Configuration()))
 
     with pytest.raises(SafetyViolation):
         journal.clear()

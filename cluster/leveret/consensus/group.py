@@ -520,7 +520,7 @@ class Group(Actor[GroupMessage]):
             case FetchState():
                 self._serve_state(sender, message)
             case FetchEntries():
-                if self._install is None and self.applied_index >= message.index:
+                if self._install is None and self.applied_index >= message.snapshot_index:
                     self._send(sender, self.number, entries_part(self._log, message))
             case StatePart():
                 if self._install is not None:

@@ -352,17 +352,18 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         this connection decides, since a link loses nothing but its tail.
         """
         previous = message.get("prevLogIdx")
+        assert "transmission" not in message, "the core splits an entry"
         follower, term, now_s = self._followers[peer], _int(message["term"]), self._now_s()
         if follower.term != term:
             follower.begin(term=term)
-        if not isinstance(previous, int) or "transmission" in message:
-            # A snapshot by SyncObj, or none at hand: the member lacks what is trimmed already.
-            follower.is_lost = True
+        # Without a previous entry: the core would send a snapshot, for the member lacks what is
+        # trimmed here.
+        follower.is_lost |= previous is None
         if follower.is_lost:
             self._offer(peer, follower, now_s)
             return
         entries = _within(_entries(message["entries"]), self._config.append_bytes_max)
-        position = self._position(follower, previous)
+        position = self._position(follower, _int(previous))
         if position != previous:
             last = self._log.last_index
             entries = ()

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from leveret.consensus.engine import SnapshotMark
-from leveret.consensus.errors import SafetyViolation
 from leveret.consensus.manifest import Manifest
 from leveret.consensus.messages import (
     FETCH_MAX,
@@ -29,7 +28,6 @@ from leveret.consensus.messages import (
     StatePart,
 )
 from leveret.storage import NoSuchEntry, Snapshot
-from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +86,7 @@ class Install:
         Raises:
             BadSnapshot: the whole state is none.
         """
-        mark = SnapshotMark(part.index, part.term, part.previous_term)
+        mark = SnapshotMark(part.snapshot_index, part.term, part.previous_term)
         if self.manifest is not None:
             return
         if mark != self.mark or part.size != self._size:
@@ -157,7 +155,7 @@ def finish_install(group_log: KeepingLog, snapshot: Snapshot) -> None:
 
 def state_part(snapshot: Snapshot, request: FetchState) -> StatePart:
     """Return the part of a snapshot that is asked for; its beginning, if of another one."""
-    offset = request.offset if request.index == snapshot.index else 0
+    offset = request.offset if request.snapshot_index == snapshot.index else 0
     return StatePart(
         snapshot.index,
         snapshot.term,

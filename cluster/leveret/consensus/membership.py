@@ -13,7 +13,7 @@ count until a configuration, decided without it, names its new incarnation as a 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgpack
@@ -137,7 +137,9 @@ def next_configuration(
     for node, incarnation in desired.items():
         if node not in voters:
             learners[node] = max(incarnation, learners.get(node, 0))
-    changed = _step_of_voters(voters, learners, desired, is_caught_up=is_caught_up)
+    ready = [node for node in sorted(now.learners) if node in desired and is_caught_up(node)]
+    ready = [node for node in ready if learners[node] == now.learners[node]]
+    changed = _step_of_voters(voters, learners, desired, ready=ready)
     for candidate in (changed, Configuration(voters, learners)):
         if candidate is not None and candidate != now and _is_able(candidate, is_linked):
             return candidate
@@ -145,22 +147,18 @@ def next_configuration(
 
 
 def _step_of_voters(
-    voters: Members,
-    learners: Members,
-    desired: Members,
-    *,
-    is_caught_up: Callable[[NodeId], bool],
+    voters: Members, learners: Members, desired: Members, *, ready: Sequence[NodeId]
 ) -> Configuration | None:
-    for node, incarnation in sorted(voters.items()):
-        wanted = desired.get(node)
-        if wanted is not None and wanted > incarnation:
-            return Configuration(_without(voters, node), {**learners, node: wanted})
-    for node in sorted(voters):
-        if node not in desired and len(voters) > 1:
-            return Configuration(_without(voters, node), learners)
-    for node, incarnation in sorted(learners.items()):
-        if is_caught_up(node):
-            return Configuration({**voters, node: incarnation}, _without(learners, node))
+    if len(voters) > 1:
+        for node, incarnation in sorted(voters.items()):
+            wanted = desired.get(node)
+            if wanted is not None and wanted > incarnation:
+                return Configuration(_without(voters, node), {**learners, node: wanted})
+        for node in sorted(voters):
+            if node not in desired:
+                return Configuration(_without(voters, node), learners)
+    for node in ready:
+        return Configuration({**voters, node: learners[node]}, _without(learners, node))
     return None
 
 

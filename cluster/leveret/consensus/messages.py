@@ -99,26 +99,26 @@ class Offer(NamedTuple):
 
 
 class Installed(NamedTuple):
-    """What was offered is here, or not needed: all up to `index` is committed at the sender."""
+    """What was offered is here, or not needed: the sender has all that is committed up to here."""
 
     term: int
-    index: int
+    last_index: int
 
 
 class FetchState(NamedTuple):
     """Send me the state of your newest snapshot, from `offset` on.
 
-    index: of the snapshot that was begun with; 0 for any.
+    snapshot_index: of the snapshot that was begun with; 0 for any.
     """
 
-    index: int
+    snapshot_index: int
     offset: int
 
 
 class StatePart(NamedTuple):
     """`part` of a snapshot's state at `offset`; `size` is that of all of it, in bytes."""
 
-    index: int
+    snapshot_index: int
     term: int
     previous_term: int
     size: int
@@ -127,9 +127,9 @@ class StatePart(NamedTuple):
 
 
 class FetchEntries(NamedTuple):
-    """Send me these entries of your log, of which the snapshot at `index` says that they live."""
+    """Send me these entries of your log, of which a snapshot says that they live."""
 
-    index: int
+    snapshot_index: int
     indexes: tuple[int, ...]
 
 
