@@ -292,8 +292,10 @@ class Replicas:
             group.snapshot_saved(taken[0])
 
     async def _spread_leaders(self) -> None:
-        while not self._is_leaving:
+        while True:
             await trio.sleep(self._config.spread_s)
+            if self._is_leaving:
+                return
             now_s = trio.current_time()
             for group in self.groups:
                 voters = sorted(group.configuration.voters)
