@@ -10,6 +10,7 @@ import trio
 from leveret.catalog.commands import Command, Done, Event, Refusal, encode
 from leveret.catalog.machine import CatalogMachine
 from leveret.catalog.model import Entity, Model
+from leveret.consensus import Unknown
 
 E = TypeVar("E", bound=Entity)
 
@@ -76,6 +77,11 @@ class Catalog:
             # The group may answer before it tells that the batch was applied. Who submitted must
             # find routers and caches up to date, so the news goes out first.
             self._tell_listeners()
+            if isinstance(reply, Unknown):
+                # Carried out while this node was away. All commands may be repeated: the second
+                # time they change nothing, and say what is there.
+                self._group.submit(encoded, answer)
+                return
             done(cast("Done[E] | Refusal", reply))
 
         try:

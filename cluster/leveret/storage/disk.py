@@ -175,7 +175,7 @@ class RealDisk:
         os.unlink(self._folder / name)
 
     def rename(self, old: str, new: str) -> None:
-        os.rename(self._folder / old, self._folder / new)
+        os.rename(self._folder / old, self._path(new))
 
     def free_bytes(self) -> int:
         found = os.statvfs(self._folder)

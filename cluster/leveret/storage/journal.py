@@ -105,6 +105,11 @@ class Journal:
         return journal
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever written here."""
+        return self._last_number == 0 and not self._buffered
+
+    @property
     def logs(self) -> Sequence[GroupLog]:
         """The logs of all groups seen so far."""
         return list(self._logs.values())

@@ -30,8 +30,21 @@ from leveret.broker.machine import ShardMachine
 from leveret.broker.routing.router import Routers
 from leveret.catalog import Catalog, CatalogMachine, CatalogTimeout
 from leveret.catalog.commands import Bootstrap, RegisterNode
-from leveret.consensus import EngineConfig, GroupConfig, Replicas, ReplicasConfig
-from leveret.storage import Journal, JournalConfig, Snapshots, SyncFailed
+from leveret.consensus import (
+    BadSnapshot,
+    EngineConfig,
+    GroupConfig,
+    Replicas,
+    ReplicasConfig,
+)
+from leveret.storage import (
+    CorruptJournal,
+    CorruptSnapshot,
+    Journal,
+    JournalConfig,
+    Snapshots,
+    SyncFailed,
+)
 from leveret.transport import Address, ClusterCredentials, Identity, NodeId, Peers, TlsFiles
 
 from .alarms import Alarms
@@ -41,17 +54,22 @@ from .control.parts import NodeParts
 from .control.rates import RateMeter
 from .control.server import ControlServer
 from .control.verbs import add_verbs
+from .damage import put_aside
 from .definitions import Definitions, read_definitions
 from .endpoints import Endpoints
+from .founding import found_if_new
+from .introductions import Introductions
 from .lost_nodes import LostNodes
 from .majority import Majority
+from .member_file import MemberFile
 from .outside import REAL
+from .roster import Roster, desired_members
 from .space import give_space_back
 from .tls import server_context
 from .version import version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from leveret.catalog.model import Exchange
     from leveret.storage import Disk
@@ -65,6 +83,8 @@ BOOT_FILE: Final = "boot"
 SHUTDOWN_REASON: Final = "broker forced connection closure with reason 'shutdown'"
 MAJORITY_LOG_S: Final = 5.0
 """How often a starting node says that it waits for the others."""
+VOTERS_LOOK_S: Final = 0.05
+"""How often a new node looks whether it is a full member."""
 HAND_OVER_S: Final = 2.0
 """How long a stopping node waits for others to lead what it leads."""
 LAST_WRITES_S: Final = 1.0
@@ -129,19 +149,59 @@ async def serve_until(
     """
     disk = outside.open_disk(config)
     try:
-        boot = await _next_boot(disk, outside.wall_clock_ms())
+        try:
+            await _open_and_run(stop, config, disk, on_ready, outside)
+        except _DamagedFolder as damage:
+            if len(config.node.cluster) < 2:
+                raise damage.reason from None
+            # First the new incarnation, which nobody counts on; then the old promises may go.
+            old, now_ms = MemberFile.read(disk), outside.wall_clock_ms()
+            await MemberFile.new(config.node.id, old, now_ms=now_ms).write(disk)
+            put_aside(disk, damage.reason)
+            await _open_and_run(stop, config, disk, on_ready, outside)
+    finally:
+        disk.close()
+
+
+class _DamagedFolder(Exception):
+    """The data folder lost or changed something that was durable."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+async def _open_and_run(
+    stop: trio.Event,
+    config: NodeConfig,
+    disk: Disk,
+    on_ready: Callable[[Endpoints], None],
+    outside: Outside,
+) -> None:
+    """Read what the disk holds, and run a node on it.
+
+    Raises:
+        _DamagedFolder: before anything of the node runs.
+    """
+    boot = await _next_boot(disk, outside.wall_clock_ms())
+    try:
         journal = await Journal.open(
             disk,
             JournalConfig(
                 segment_bytes=config.storage.segment_bytes, cache_bytes=config.storage.cache_bytes
             ),
         )
-        try:
-            await _run(stop, config, disk, journal, boot, on_ready, outside)
-        finally:
-            journal.close()
+    except CorruptJournal as error:
+        raise _DamagedFolder(error) from error
+    try:
+        member = MemberFile.read(disk)
+        if member is None or (journal.is_empty and not member.is_founding):
+            # An empty journal keeps no promise that an earlier one may have given.
+            member = MemberFile.new(config.node.id, member, now_ms=outside.wall_clock_ms())
+            await member.write(disk)
+        await _run(stop, config, disk, journal, boot, member, on_ready, outside)
     finally:
-        disk.close()
+        journal.close()
 
 
 async def _run(
@@ -150,17 +210,22 @@ async def _run(
     disk: Disk,
     journal: Journal,
     boot: int,
+    member: MemberFile,
     on_ready: Callable[[Endpoints], None],
     outside: Outside,
 ) -> None:
-    """Build the tree and run it until `stop`."""
+    """Build the tree and run it until `stop`.
+
+    Raises:
+        _DamagedFolder: before anything of the node runs.
+    """
     node = NodeId(config.node.id)
     members = {member.id: member.address for member in config.node.cluster} or {
         node: config.peers.listen
     }
     is_cluster = len(members) > 1
     rng = Random(int.from_bytes(outside.secret_bytes(8)))  # noqa: S311 - back-off and elections
-    identity = _identity(config, boot, outside.secret_bytes)
+    identity = _identity(config, boot, member.incarnation, outside.secret_bytes)
     peers = Peers(
         identity,
         _credentials(config, outside.secret_bytes, is_cluster=is_cluster),
@@ -173,19 +238,38 @@ async def _run(
     admin = Admin(node, peers, controls)
     catalog_machine = CatalogMachine()
     shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
-    replicas = Replicas(
-        node=node,
-        members=sorted(members),
-        boot=boot,
-        journal=journal,
-        snapshots=Snapshots(disk),
-        machines=[catalog_machine, *shard_machines],
-        peers=peers,
-        wall_clock_ms=outside.wall_clock_ms,
-        rng=rng,
-        config=_replicas_config(config),
-    )
+    try:
+        replicas = Replicas(
+            node=node,
+            incarnation=member.incarnation,
+            desired=lambda: desired_members(catalog_machine.model.nodes()),
+            boot=boot,
+            journal=journal,
+            snapshots=Snapshots(disk),
+            machines=[catalog_machine, *shard_machines],
+            peers=peers,
+            wall_clock_ms=outside.wall_clock_ms,
+            rng=rng,
+            config=_replicas_config(config),
+        )
+    except (CorruptSnapshot, BadSnapshot) as error:
+        raise _DamagedFolder(error) from error
+    was_fresh = replicas.is_fresh
     catalog = Catalog(replicas.groups[0], catalog_machine)
+    introductions = Introductions(
+        peers,
+        name=config.node.name,
+        peer=str(config.peers.listen),
+        is_fresh=lambda: replicas.is_fresh,
+    )
+    roster = Roster(
+        node,
+        members,
+        catalog=catalog,
+        links=peers,
+        introductions=introductions,
+        removed=partial(_removed, stop),
+    )
     timers = Timers()
     async with trio.open_nursery() as ground:
         ground.start_soon(journal.run)
@@ -264,12 +348,28 @@ async def _run(
                 ).run
             )
             await ground.start(replicas.run)
+            ground.start_soon(roster.run)
             if outside.has_control_socket:
                 await ground.start(ControlServer(config.node.data_dir, controls).run)
             ground.start_soon(
                 partial(give_space_back, journal, replicas, is_low=lambda: alarms.is_low)
             )
-            if await _register(stop, config, catalog, boot, outside):
+
+            async def begin() -> None:
+                is_founder = await found_if_new(
+                    member,
+                    members,
+                    disk=disk,
+                    journal=journal,
+                    replicas=replicas,
+                    introductions=introductions,
+                )
+                await _register(config, catalog, boot, member, outside)
+                if was_fresh:
+                    # What is confirmed from now on is on a majority of the cluster as it is meant.
+                    await _until_voters(replicas, members if is_founder else [node])
+
+            if await _unless_stopped(stop, begin):
                 outside.tune_memory()
                 for bound in plain:
                     ground.start_soon(listener.serve, bound)
@@ -289,10 +389,8 @@ async def _run(
         ground.cancel_scope.cancel()
 
 
-async def _register(
-    stop: trio.Event, config: NodeConfig, catalog: Catalog, boot: int, outside: Outside
-) -> bool:
-    """Tell the cluster of this start, and found it if it is new; False if stopped before."""
+async def _unless_stopped(stop: trio.Event, begin: Callable[[], Awaitable[None]]) -> bool:
+    """Do what a start has to wait for; False if stopped before."""
     is_done = False
     async with trio.open_nursery() as nursery:
 
@@ -301,38 +399,61 @@ async def _register(
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(give_up)
-        commands = await outside.in_thread(_definitions(config).commands)
-        while not is_done:
-            try:
-                await catalog.barrier(MAJORITY_LOG_S)
-                if catalog.model.cluster is None:
-                    password = await outside.in_thread(
-                        partial(hash_password, b"guest", outside.secret_bytes(16))
-                    )
-                    await catalog.change(
-                        Bootstrap(
-                            config.node.cluster_name, config.consensus.shards, "guest", password
-                        ),
-                        MAJORITY_LOG_S,
-                    )
-                await catalog.change(
-                    RegisterNode(
-                        config.node.id,
-                        config.node.name,
-                        tuple(f"amqp://{address}" for address in config.amqp.listen),
-                        boot,
-                        peer=str(config.peers.listen),
-                    ),
-                    MAJORITY_LOG_S,
-                )
-                for command in commands:
-                    await catalog.change(command, MAJORITY_LOG_S)
-            except CatalogTimeout:
-                log.warning("waiting for a majority of the cluster's nodes")
-            else:
-                is_done = True
+        await begin()
+        is_done = True
         nursery.cancel_scope.cancel()
     return is_done
+
+
+async def _register(
+    config: NodeConfig, catalog: Catalog, boot: int, member: MemberFile, outside: Outside
+) -> None:
+    """Tell the cluster of this start, and fill its catalog if it is new."""
+    commands = await outside.in_thread(_definitions(config).commands)
+    while True:
+        try:
+            await catalog.barrier(MAJORITY_LOG_S)
+            if catalog.model.cluster is None:
+                password = await outside.in_thread(
+                    partial(hash_password, b"guest", outside.secret_bytes(16))
+                )
+                await catalog.change(
+                    Bootstrap(config.node.cluster_name, config.consensus.shards, "guest", password),
+                    MAJORITY_LOG_S,
+                )
+            await catalog.change(
+                RegisterNode(
+                    config.node.id,
+                    config.node.name,
+                    tuple(f"amqp://{address}" for address in config.amqp.listen),
+                    boot,
+                    str(config.peers.listen),
+                    member.incarnation,
+                ),
+                MAJORITY_LOG_S,
+            )
+            for command in commands:
+                await catalog.change(command, MAJORITY_LOG_S)
+        except CatalogTimeout:
+            log.warning("waiting for a majority of the cluster's nodes")
+        else:
+            return
+
+
+async def _until_voters(replicas: Replicas, nodes: Collection[NodeId]) -> None:
+    """Wait until `nodes` vote in all groups."""
+    next_log_s = trio.current_time() + MAJORITY_LOG_S
+    while not replicas.are_voters(nodes):
+        if trio.current_time() >= next_log_s:
+            next_log_s += MAJORITY_LOG_S
+            log.info("getting the cluster's data", extra={"members": sorted(nodes)})
+        await trio.sleep(VOTERS_LOOK_S)
+
+
+def _removed(stop: trio.Event) -> None:
+    """End a node that the cluster has removed."""
+    log.warning("this node was removed from the cluster: it stops, its data folder may be deleted")
+    stop.set()
 
 
 def _definitions(config: NodeConfig) -> Definitions:
@@ -367,12 +488,14 @@ async def _next_boot(disk: Disk, wall_clock_ms: int) -> int:
     return boot
 
 
-def _identity(config: NodeConfig, boot: int, secret_bytes: Callable[[int], bytes]) -> Identity:
+def _identity(
+    config: NodeConfig, boot: int, incarnation: int, secret_bytes: Callable[[int], bytes]
+) -> Identity:
     return Identity(
         cluster=config.node.cluster_name,
         node=NodeId(config.node.id),
         name=config.node.name,
-        incarnation=0,
+        incarnation=incarnation,
         boot=boot,
         software=f"leveret {version()}",
         instance=secret_bytes(16),
