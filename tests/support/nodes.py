@@ -63,13 +63,16 @@ def answers_amqp(port: int, *, host: str = "127.0.0.1") -> bool:
 class LeveretProcess:
     """One `leveret` process and the AMQP ports that it is to open.
 
-    Its output goes to `log`, which grows over restarts.
+    Its output goes to `log`, which grows over restarts. data: the node's folder, if it is one.
     """
 
-    def __init__(self, arguments: Sequence[str], ports: Sequence[int], log: Path) -> None:
+    def __init__(
+        self, arguments: Sequence[str], ports: Sequence[int], log: Path, *, data: Path | None = None
+    ) -> None:
         self.arguments = [sys.executable, "-m", "leveret.cli.main", *arguments]
         self.ports = list(ports)
         self.log = log
+        self.data = data
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -211,6 +214,7 @@ def members(folder: Path, *, count: int = 3, settings: Sequence[str] = ()) -> li
             ],
             [ports + i],
             folder / f"node-{i + 1}.log",
+            data=folder / f"node-{i + 1}",
         )
         for i in range(count)
     ]

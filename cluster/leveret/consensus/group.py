@@ -767,8 +767,11 @@ class Group(Actor[GroupMessage]):
         """Send a part of the newest snapshot; a later one than was begun with begins anew."""
         if self._install is not None:
             return
-        snapshot = self._serving[0] if self._serving is not None else self._snapshots.newest()
-        if snapshot is None or snapshot.index < self._log.first_index:
+        snapshot = self._serving[0] if self._serving is not None else None
+        if snapshot is None or snapshot.index <= self._log.first_index:
+            # None in memory, or one that the log no longer continues.
+            snapshot = self._snapshots.newest()
+        if snapshot is None:
             return
         self._serving = snapshot, self._now_s() + SERVE_S
         self._send(receiver, self.number, state_part(snapshot, request))

@@ -81,6 +81,8 @@ class _Core(SyncObj):  # type: ignore[misc]  # the base class is untyped
         # The others are added when the guard learns of them, see `_View.add_voter`.
         super().__init__(Node(node), [], conf, nodeClass=Node, transport=guard)
         self._poller = _NoPoller()
+        # Its snapshots never travel: the guard offers ours to whoever would get one.
+        self._SyncObj__serializer.getTransmissionData = lambda _: None
         self._apply = apply
 
     @replicated  # type: ignore[untyped-decorator]  # the decorator is untyped

@@ -45,6 +45,10 @@ class Snapshots:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
+        # Left over by an earlier process.
+        for name in disk.list(FOLDER):
+            if name.endswith(TEMPORARY):
+                disk.remove(f"{FOLDER}/{name}")
 
     async def save(self, group: int, index: int, term: int, prev_term: int, state: bytes) -> None:
         """Make `state` the newest snapshot of `group`, durably; then remove the older ones.
@@ -73,7 +77,6 @@ class Snapshots:
             CorruptSnapshot: what there is does not reach the beginning of the log; the group's
                 state must come from another node.
         """
-        self._remove_temporary(group)
         damaged: list[str] = []
         for index in reversed(self._indexes(group)):
             found = self._read(group, index)
