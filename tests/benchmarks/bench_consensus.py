@@ -69,7 +69,8 @@ async def run_node(
     )
     replicas = Replicas(
         node=node,
-        members=MEMBERS,
+        incarnation=1,
+        desired=lambda: dict.fromkeys(MEMBERS, 1),
         boot=1,
         journal=journal,
         snapshots=Snapshots(disk),
@@ -82,6 +83,8 @@ async def run_node(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(journal.run)
         await nursery.start(replicas.run)
+        if node == MEMBERS[0]:
+            replicas.found()
         nursery.start_soon(peers.run)
 
 

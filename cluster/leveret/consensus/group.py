@@ -525,6 +525,8 @@ class Group(Actor[GroupMessage]):
             case StatePart():
                 if self._install is not None:
                     self._install.take_state(message)
+                    # Some of what the snapshot needs may be here, and not durable yet.
+                    self._kept_at = self._durability.appended
             case EntriesPart():
                 if self._install is not None:
                     self._install.take_entries(message)
@@ -741,6 +743,8 @@ class Group(Actor[GroupMessage]):
         self._stamp_ms = manifest.stamp_ms
         self._sessions = manifest.sessions
         self._machine.restore(manifest.machine)
+        # The log may not know it, and would give up what is not committed when it is begun anew.
+        self._log.save_commit(mark.index)
         self._snapshot_index = mark.index
         self._older_snapshot_index = self._log.first_index
 

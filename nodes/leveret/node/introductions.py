@@ -1,4 +1,4 @@
-"""What linked nodes tell of themselves beside their hello: name, address, an empty folder or not."""
+"""What linked nodes tell of themselves beside their hello: name, address, whether they are new."""
 
 from __future__ import annotations
 
