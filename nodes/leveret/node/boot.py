@@ -310,7 +310,7 @@ async def _run(
                     node=node,
                     links=peers,
                     group=replicas.groups[0],
-                    voters=lambda: members,
+                    voters=lambda: replicas.groups[0].configuration.voters,
                     timeout_s=_majority_timeout_s(config),
                 ),
                 changed=listener.block,
