@@ -13,6 +13,7 @@ The tree of a running node, from the ground up; what is above may use what is be
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from leveret.actors import Timers, supervise
-from leveret.broker.access import Access, hash_password
+from leveret.broker.access import Access
 from leveret.broker.arguments import decode_arguments
 from leveret.broker.connection import Services
 from leveret.broker.directory import Directory
@@ -28,8 +29,7 @@ from leveret.broker.handshake import Greeting
 from leveret.broker.listener import Listener, ListenerConfig
 from leveret.broker.machine import ShardMachine
 from leveret.broker.routing.router import Routers
-from leveret.catalog import Catalog, CatalogMachine, CatalogTimeout
-from leveret.catalog.commands import Bootstrap, RegisterNode
+from leveret.catalog import Catalog, CatalogMachine
 from leveret.consensus import (
     BadSnapshot,
     EngineConfig,
@@ -45,8 +45,9 @@ from leveret.storage import (
     Snapshots,
     SyncFailed,
 )
-from leveret.transport import Address, ClusterCredentials, Identity, NodeId, Peers, TlsFiles
+from leveret.transport import Address, Identity, Peers
 
+from .admission import Admissions
 from .alarms import Alarms
 from .control.admin import Admin
 from .control.controls import Controls
@@ -55,36 +56,34 @@ from .control.rates import RateMeter
 from .control.server import ControlServer
 from .control.verbs import add_verbs
 from .damage import put_aside
-from .definitions import Definitions, read_definitions
 from .endpoints import Endpoints
 from .founding import found_if_new
 from .introductions import Introductions
 from .lost_nodes import LostNodes
 from .majority import Majority
-from .member_file import MemberFile
+from .membership import become_member, provide_credentials, renew_incarnation, settled
 from .outside import REAL
 from .roster import Roster, desired_members
 from .space import give_space_back
+from .start import register, unless_stopped, until_voters
 from .tls import server_context
 from .version import version
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Callable
 
     from leveret.catalog.model import Exchange
     from leveret.storage import Disk
 
     from .config import NodeConfig
+    from .membership import Membership
     from .outside import Outside
 
 log = logging.getLogger(__name__)
 
+SOFTWARE: Final = f"leveret {version()}"
 BOOT_FILE: Final = "boot"
 SHUTDOWN_REASON: Final = "broker forced connection closure with reason 'shutdown'"
-MAJORITY_LOG_S: Final = 5.0
-"""How often a starting node says that it waits for the others."""
-VOTERS_LOOK_S: Final = 0.05
-"""How often a new node looks whether it is a full member."""
 HAND_OVER_S: Final = 2.0
 """How long a stopping node waits for others to lead what it leads."""
 LAST_WRITES_S: Final = 1.0
@@ -149,16 +148,27 @@ async def serve_until(
     """
     disk = outside.open_disk(config)
     try:
+        become = partial(
+            become_member,
+            config,
+            disk,
+            software=SOFTWARE,
+            now_ms=outside.wall_clock_ms(),
+            random_bytes=outside.secret_bytes,
+        )
+        member = await unless_stopped(stop, become)
+        if member is None:
+            return
+        config = settled(config, member)
         try:
-            await _open_and_run(stop, config, disk, on_ready, outside)
+            await _open_and_run(stop, config, member, disk, on_ready, outside)
         except _DamagedFolder as damage:
-            if len(config.node.cluster) < 2:
+            if len(member.members) < 2:
                 raise damage.reason from None
             # First the new incarnation, which nobody counts on; then the old promises may go.
-            old, now_ms = MemberFile.read(disk), outside.wall_clock_ms()
-            await MemberFile.new(config.node.id, old, now_ms=now_ms).write(disk)
+            member = await renew_incarnation(disk, member, now_ms=outside.wall_clock_ms())
             put_aside(disk, damage.reason)
-            await _open_and_run(stop, config, disk, on_ready, outside)
+            await _open_and_run(stop, config, member, disk, on_ready, outside)
     finally:
         disk.close()
 
@@ -174,6 +184,7 @@ class _DamagedFolder(Exception):
 async def _open_and_run(
     stop: trio.Event,
     config: NodeConfig,
+    member: Membership,
     disk: Disk,
     on_ready: Callable[[Endpoints], None],
     outside: Outside,
@@ -183,7 +194,8 @@ async def _open_and_run(
     Raises:
         _DamagedFolder: before anything of the node runs.
     """
-    boot = await _next_boot(disk, outside.wall_clock_ms())
+    last_boot = _last_boot(disk)
+    boot = await _next_boot(disk, last_boot, outside.wall_clock_ms())
     try:
         journal = await Journal.open(
             disk,
@@ -194,11 +206,9 @@ async def _open_and_run(
     except CorruptJournal as error:
         raise _DamagedFolder(error) from error
     try:
-        member = MemberFile.read(disk)
-        if member is None or (journal.is_empty and not member.is_founding):
-            # An empty journal keeps no promise that an earlier one may have given.
-            member = MemberFile.new(config.node.id, member, now_ms=outside.wall_clock_ms())
-            await member.write(disk)
+        if last_boot and journal.is_empty and not member.is_founding:
+            # It keeps no promise that an earlier journal may have given.
+            member = await renew_incarnation(disk, member, now_ms=outside.wall_clock_ms())
         await _run(stop, config, disk, journal, boot, member, on_ready, outside)
     finally:
         journal.close()
@@ -210,7 +220,7 @@ async def _run(
     disk: Disk,
     journal: Journal,
     boot: int,
-    member: MemberFile,
+    member: Membership,
     on_ready: Callable[[Endpoints], None],
     outside: Outside,
 ) -> None:
@@ -219,18 +229,25 @@ async def _run(
     Raises:
         _DamagedFolder: before anything of the node runs.
     """
-    node = NodeId(config.node.id)
-    members = {member.id: member.address for member in config.node.cluster} or {
-        node: config.peers.listen
-    }
-    is_cluster = len(members) > 1
+    node = member.node
+    credentials = provide_credentials(
+        config, member, now_ms=outside.wall_clock_ms(), random_bytes=outside.secret_bytes
+    )
     rng = Random(int.from_bytes(outside.secret_bytes(8)))  # noqa: S311 - back-off and elections
-    identity = _identity(config, boot, member.incarnation, outside.secret_bytes)
+    identity = Identity(
+        cluster=member.cluster,
+        node=node,
+        name=member.name,
+        incarnation=member.incarnation,
+        boot=boot,
+        software=SOFTWARE,
+        instance=outside.secret_bytes(16),
+    )
     peers = Peers(
         identity,
-        _credentials(config, outside.secret_bytes, is_cluster=is_cluster),
+        credentials,
         listen=config.peers.listen,
-        members=members,
+        members=member.members,
         rng=rng,
         make_nonce=outside.secret_bytes,
     )
@@ -258,13 +275,13 @@ async def _run(
     catalog = Catalog(replicas.groups[0], catalog_machine)
     introductions = Introductions(
         peers,
-        name=config.node.name,
-        peer=str(config.peers.listen),
+        name=member.name,
+        peer=str(member.members[node]),
         is_fresh=lambda: replicas.is_fresh,
     )
     roster = Roster(
-        node,
-        members,
+        member,
+        disk=disk,
         catalog=catalog,
         links=peers,
         introductions=introductions,
@@ -273,7 +290,10 @@ async def _run(
     timers = Timers()
     async with trio.open_nursery() as ground:
         ground.start_soon(journal.run)
-        peers_at = await ground.start(peers.run) if is_cluster else None
+        peers_at = None
+        if member.listen is not None:
+            peers.on_join(Admissions(catalog).admit, now=partial(_now, outside))
+            peers_at = await ground.start(peers.run)
         async with supervise() as supervisor:
             directory = Directory(
                 node=node,
@@ -331,6 +351,8 @@ async def _run(
                     amqp=tuple(_address(bound) for bound in plain),
                     amqp_tls=tuple(_address(bound) for bound in secured),
                     peers=peers_at,
+                    member=member,
+                    token=credentials.token,
                 ),
             )
             add_verbs(controls, parts, admin)
@@ -355,21 +377,21 @@ async def _run(
                 partial(give_space_back, journal, replicas, is_low=lambda: alarms.is_low)
             )
 
-            async def begin() -> None:
+            async def begin() -> bool:
                 is_founder = await found_if_new(
                     member,
-                    members,
                     disk=disk,
                     journal=journal,
                     replicas=replicas,
                     introductions=introductions,
                 )
-                await _register(config, catalog, boot, member, outside)
+                await register(config, member, catalog, boot, outside)
                 if was_fresh:
                     # What is confirmed from now on is on a majority of the cluster as it is meant.
-                    await _until_voters(replicas, members if is_founder else [node])
+                    await until_voters(replicas, member.members if is_founder else [node])
+                return True
 
-            if await _unless_stopped(stop, begin):
+            if await unless_stopped(stop, begin):
                 outside.tune_memory()
                 for bound in plain:
                     ground.start_soon(listener.serve, bound)
@@ -389,76 +411,10 @@ async def _run(
         ground.cancel_scope.cancel()
 
 
-async def _unless_stopped(stop: trio.Event, begin: Callable[[], Awaitable[None]]) -> bool:
-    """Do what a start has to wait for; False if stopped before."""
-    is_done = False
-    async with trio.open_nursery() as nursery:
-
-        async def give_up() -> None:
-            await stop.wait()
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(give_up)
-        await begin()
-        is_done = True
-        nursery.cancel_scope.cancel()
-    return is_done
-
-
-async def _register(
-    config: NodeConfig, catalog: Catalog, boot: int, member: MemberFile, outside: Outside
-) -> None:
-    """Tell the cluster of this start, and fill its catalog if it is new."""
-    commands = await outside.in_thread(_definitions(config).commands)
-    while True:
-        try:
-            await catalog.barrier(MAJORITY_LOG_S)
-            if catalog.model.cluster is None:
-                password = await outside.in_thread(
-                    partial(hash_password, b"guest", outside.secret_bytes(16))
-                )
-                await catalog.change(
-                    Bootstrap(config.node.cluster_name, config.consensus.shards, "guest", password),
-                    MAJORITY_LOG_S,
-                )
-            await catalog.change(
-                RegisterNode(
-                    config.node.id,
-                    config.node.name,
-                    tuple(f"amqp://{address}" for address in config.amqp.listen),
-                    boot,
-                    str(config.peers.listen),
-                    member.incarnation,
-                ),
-                MAJORITY_LOG_S,
-            )
-            for command in commands:
-                await catalog.change(command, MAJORITY_LOG_S)
-        except CatalogTimeout:
-            log.warning("waiting for a majority of the cluster's nodes")
-        else:
-            return
-
-
-async def _until_voters(replicas: Replicas, nodes: Collection[NodeId]) -> None:
-    """Wait until `nodes` vote in all groups."""
-    next_log_s = trio.current_time() + MAJORITY_LOG_S
-    while not replicas.are_voters(nodes):
-        if trio.current_time() >= next_log_s:
-            next_log_s += MAJORITY_LOG_S
-            log.info("getting the cluster's data", extra={"members": sorted(nodes)})
-        await trio.sleep(VOTERS_LOOK_S)
-
-
 def _removed(stop: trio.Event) -> None:
     """End a node that the cluster has removed."""
     log.warning("this node was removed from the cluster: it stops, its data folder may be deleted")
     stop.set()
-
-
-def _definitions(config: NodeConfig) -> Definitions:
-    path = config.node.definitions
-    return Definitions() if path is None else read_definitions(path)
 
 
 async def _write_last(replicas: Replicas) -> None:
@@ -470,15 +426,20 @@ async def _write_last(replicas: Replicas) -> None:
             await written.wait()
 
 
-async def _next_boot(disk: Disk, wall_clock_ms: int) -> int:
-    """Return a number greater than at every earlier start from this folder, and keep it."""
+def _last_boot(disk: Disk) -> int:
+    """Return the number of the last start from this folder; 0 at the first."""
     try:
         file = disk.read_file(BOOT_FILE)
     except FileNotFoundError:
-        last = 0
-    else:
-        last = int(file.read(0, 20) or b"0")
+        return 0
+    try:
+        return int(file.read(0, 20) or b"0")
+    finally:
         file.close()
+
+
+async def _next_boot(disk: Disk, last: int, wall_clock_ms: int) -> int:
+    """Return a number greater than at every earlier start from this folder, and keep it."""
     # The clock makes it greater than those of an earlier life whose folder was lost, too.
     boot = max(last + 1, wall_clock_ms)
     try:
@@ -486,32 +447,6 @@ async def _next_boot(disk: Disk, wall_clock_ms: int) -> int:
     except OSError as error:  # full, most likely: to be said in words, it is nobody's bug
         raise SyncFailed(f"{BOOT_FILE}: {error.strerror}") from error
     return boot
-
-
-def _identity(
-    config: NodeConfig, boot: int, incarnation: int, secret_bytes: Callable[[int], bytes]
-) -> Identity:
-    return Identity(
-        cluster=config.node.cluster_name,
-        node=NodeId(config.node.id),
-        name=config.node.name,
-        incarnation=incarnation,
-        boot=boot,
-        software=f"leveret {version()}",
-        instance=secret_bytes(16),
-    )
-
-
-def _credentials(
-    config: NodeConfig, secret_bytes: Callable[[int], bytes], *, is_cluster: bool
-) -> ClusterCredentials:
-    peers = config.peers
-    tls = None
-    if peers.tls_ca and peers.tls_certificate and peers.tls_key:
-        tls = TlsFiles(peers.tls_ca, peers.tls_certificate, peers.tls_key)
-    # A node alone takes no links, so its secret is nobody's.
-    token = config.node.token if is_cluster else secret_bytes(32)
-    return ClusterCredentials(config.node.cluster_name, token, tls)
 
 
 def _replicas_config(config: NodeConfig) -> ReplicasConfig:
@@ -565,6 +500,10 @@ def _greeting(config: NodeConfig) -> Greeting:
 def _alternate(exchange: Exchange) -> str | None:
     name = decode_arguments(exchange.arguments).get("alternate-exchange")
     return name if isinstance(name, str) else None
+
+
+def _now(outside: Outside) -> datetime:
+    return datetime.fromtimestamp(outside.wall_clock_ms() / 1000, UTC)
 
 
 def _address(bound: trio.socket.SocketType) -> Address:

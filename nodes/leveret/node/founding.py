@@ -10,20 +10,18 @@ nobody.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
+from .membership import set_founding
 
+if TYPE_CHECKING:
     from leveret.consensus import Replicas
     from leveret.storage import Disk, Journal
-    from leveret.transport import NodeId
 
     from .introductions import Introductions
-    from .member_file import MemberFile
+    from .membership import Membership
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +31,7 @@ WAIT_LOG_S: Final = 5.0
 
 
 async def found_if_new(
-    member: MemberFile,
-    members: Collection[NodeId],
+    member: Membership,
     *,
     disk: Disk,
     journal: Journal,
@@ -43,39 +40,34 @@ async def found_if_new(
 ) -> bool:
     """Begin the cluster if that is this node's part; return whether it did. Waits for the others.
 
-    members: all that the cluster begins with, this node too; empty for a node that joins one.
     Returns as soon as this node holds data, from whomever.
 
     Raises:
-        OSError, SyncFailed: the disk failed.
+        SyncFailed: the disk failed.
     """
     if not member.is_founding:
         if not replicas.is_fresh:
             return False
-        others = [node for node in members if node != member.node]
-        if not await _is_ours_to_begin(member, others, bool(members), replicas, introductions):
+        if not await _is_ours_to_begin(member, replicas, introductions):
             return False
-        await replace(member, is_founding=True).write(disk)
+        member = await set_founding(disk, member, is_founding=True)
     replicas.found()
     await journal.wait_durable(journal.appended)
-    await replace(member, is_founding=False).write(disk)
-    log.info("cluster founded", extra={"node": member.node, "members": sorted(members)})
+    await set_founding(disk, member, is_founding=False)
+    log.info("cluster founded", extra={"node": member.node, "members": sorted(member.members)})
     return True
 
 
 async def _is_ours_to_begin(
-    member: MemberFile,
-    others: Collection[NodeId],
-    is_configured: bool,  # noqa: FBT001
-    replicas: Replicas,
-    introductions: Introductions,
+    member: Membership, replicas: Replicas, introductions: Introductions
 ) -> bool:
     """Wait until it is clear who begins; False once this node has got data from another."""
+    others = [node for node in member.members if node != member.node]
     next_log_s = trio.current_time() + WAIT_LOG_S
     while replicas.is_fresh:
         known = introductions.known
-        is_first = is_configured and all(member.node < other for other in others)
-        if is_first and all(other in known and known[other].is_fresh for other in others):
+        are_fresh = (other in known and known[other].is_fresh for other in others)
+        if member.is_founder and all(are_fresh):
             return True
         if trio.current_time() >= next_log_s:
             next_log_s += WAIT_LOG_S

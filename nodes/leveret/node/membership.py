@@ -74,6 +74,8 @@ class Membership:
     """Where it takes links of other nodes; None for a node alone that takes none."""
     members: Mapping[NodeId, Address]
     """All members as last known, this node too, and where the others reach them."""
+    is_founding: bool = False
+    """It has begun the cluster, and may have ended before all of that was on disk."""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -86,6 +88,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     is_founder: bool
     listen: str | None
     members: dict[int, str]
+    is_founding: bool = False
 
 
 async def become_member(
@@ -160,6 +163,30 @@ async def keep_members(
     if member.node not in members or members == member.members:
         return member
     changed = dataclasses.replace(member, members=dict(members))
+    await _write(disk, _file(changed))
+    return changed
+
+
+async def renew_incarnation(disk: Disk, member: Membership, *, now_ms: int) -> Membership:
+    """Begin a new life of the folder, whose data are gone or damaged; return the membership.
+
+    Raises:
+        SyncFailed: fatal.
+    """
+    renewed = dataclasses.replace(
+        member, incarnation=max(member.incarnation + 1, now_ms), is_founding=False
+    )
+    await _write(disk, _file(renewed))
+    return renewed
+
+
+async def set_founding(disk: Disk, member: Membership, *, is_founding: bool) -> Membership:
+    """Note that the cluster is being begun, or has been; return the membership.
+
+    Raises:
+        SyncFailed: fatal.
+    """
+    changed = dataclasses.replace(member, is_founding=is_founding)
     await _write(disk, _file(changed))
     return changed
 
@@ -390,6 +417,7 @@ def _file(member: Membership) -> _File:
         is_founder=member.is_founder,
         listen=None if member.listen is None else str(member.listen),
         members={int(node): str(at) for node, at in sorted(member.members.items())},
+        is_founding=member.is_founding,
     )
 
 
@@ -411,4 +439,5 @@ def _membership(file: _File) -> Membership:
         is_founder=file.is_founder,
         listen=None if file.listen is None else parse_address(file.listen),
         members={NodeId(node): parse_address(at) for node, at in file.members.items()},
+        is_founding=file.is_founding,
     )

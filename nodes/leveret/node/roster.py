@@ -1,15 +1,15 @@
 """Keeps three lists of nodes in line: the catalog's, the links', and who is really there.
 
 The catalog's nodes are the members that the cluster is to have; each Raft group works towards
-them by itself (`consensus.membership`). Links are made to these. A member of the configuration
-that the catalog does not know yet, or that came back with a new data folder, is admitted by
-whichever member sees it: the second such command changes nothing.
+them by itself (`consensus.membership`). Links are made to these. A member that the cluster was
+configured with and that the catalog does not know yet, or one that came back with a new data
+folder, is admitted by whichever member sees it: the second such command changes nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -17,13 +17,19 @@ from leveret.catalog.commands import AdmitNode, Changed, Created, Deleted, Refus
 from leveret.catalog.model import Node
 from leveret.transport import Address, NodeId
 
+from .admission import follow_catalog, members_of
+from .membership import keep_members
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from leveret.catalog import Catalog
     from leveret.catalog.commands import Done, Event
+    from leveret.storage import Disk
 
+    from .admission import Links
     from .introductions import Introductions
+    from .membership import Membership
 
 log = logging.getLogger(__name__)
 
@@ -35,36 +41,27 @@ PARTING_S: Final = 2.0
 """A removed node keeps its links for so long, to hear that it was removed."""
 
 
-class PeerLinks(Protocol):
-    """What is needed of the links to the other nodes."""
-
-    def add_peer(self, node: NodeId, address: Address, *, incarnation: int = 0) -> None:
-        """Let a node be a member from now on, at this address."""
-
-    def remove_peer(self, node: NodeId) -> None:
-        """Let a node be no member any more."""
-
-
 class Roster:
     """See the module."""
 
     def __init__(
         self,
-        node: NodeId,
-        configured: Collection[NodeId],
+        member: Membership,
         *,
+        disk: Disk,
         catalog: Catalog,
-        links: PeerLinks,
+        links: Links,
         introductions: Introductions,
         removed: Callable[[], None],
     ) -> None:
-        """Keep the lists of `node` from now on; `run` admits.
+        """Keep the lists of the node `member` from now on; `run` admits.
 
-        configured: the members that the cluster begins with.
+        disk: where the members are kept for the next start.
         removed: called when this node itself was removed.
         """
-        self._node = node
-        self._configured = configured
+        self._member = member
+        self._founders = frozenset(member.members)
+        self._disk = disk
         self._catalog = catalog
         self._links = links
         self._introductions = introductions
@@ -72,7 +69,7 @@ class Roster:
         self._asked_s: dict[NodeId, float] = {}
         self._parting: dict[NodeId, float] = {}
         catalog.on_change(self._catalog_changed)
-        self._link_all()
+        follow_catalog(links, catalog.model)
 
     async def run(self) -> None:
         """Admit those who are to be members, and part from those who are none, until cancelled."""
@@ -82,7 +79,14 @@ class Roster:
             for node in [node for node, at_s in self._parting.items() if now_s >= at_s]:
                 del self._parting[node]
                 self._links.remove_peer(node)
+            self._member = await keep_members(self._disk, self._member, self._members())
             await trio.sleep(LOOK_S)
+
+    def _members(self) -> dict[NodeId, Address]:
+        """Return those of the catalog, and those that it does not know yet."""
+        model = self._catalog.model
+        waiting = {n: at for n, at in self._member.members.items() if n not in model.removed_nodes}
+        return waiting | members_of(model)
 
     def _admit(self, now_s: float) -> None:
         model = self._catalog.model
@@ -91,7 +95,7 @@ class Roster:
         for node, introduced in self._introductions.known.items():
             known = model.node(node)
             if known is None:
-                is_new = node in self._configured and node not in model.removed_nodes
+                is_new = node in self._founders and node not in model.removed_nodes
             else:
                 is_new = introduced.incarnation > known.incarnation
             if is_new and now_s - self._asked_s.get(node, -AGAIN_S) >= AGAIN_S:
@@ -111,32 +115,18 @@ class Roster:
 
     def _catalog_changed(self, event: Event) -> None:
         match event:
-            case Created(Node() as node) | Changed(Node() as node):
-                self._parting.pop(NodeId(node.id), None)
-                self._link(node)
+            case Created(Node()) | Changed(Node()):
+                follow_catalog(self._links, self._catalog.model)
+            case Deleted(Node() as node) if node.id == self._member.node:
+                self._removed()
             case Deleted(Node() as node):
-                if node.id == self._node:
-                    self._removed()
-                else:
-                    self._parting[NodeId(node.id)] = trio.current_time() + PARTING_S
+                self._parting[NodeId(node.id)] = trio.current_time() + PARTING_S
             case Restored():
-                if self._node in self._catalog.model.removed_nodes:
+                follow_catalog(self._links, self._catalog.model)
+                if self._member.node in self._catalog.model.removed_nodes:
                     self._removed()
-                self._link_all()
             case _:
                 pass
-
-    def _link_all(self) -> None:
-        for node in self._catalog.model.nodes():
-            self._link(node)
-        for number in self._catalog.model.removed_nodes:
-            self._links.remove_peer(NodeId(number))
-
-    def _link(self, node: Node) -> None:
-        host, _, port = node.peer.rpartition(":")
-        if host and port.isdigit() and node.id != self._node:
-            address = Address(host.strip("[]"), int(port))
-            self._links.add_peer(NodeId(node.id), address, incarnation=node.incarnation)
 
 
 def desired_members(nodes: Collection[Node]) -> Mapping[NodeId, int]:

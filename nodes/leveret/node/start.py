@@ -1,0 +1,116 @@
+"""What a starting node waits for before it serves clients: a cluster, and its place in it."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from leveret.broker.access import hash_password
+from leveret.catalog import CatalogTimeout
+from leveret.catalog.commands import Bootstrap, RegisterNode
+
+from .definitions import Definitions, read_definitions
+from .membership import MembershipError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from leveret.catalog import Catalog
+    from leveret.consensus import Replicas
+    from leveret.transport import NodeId
+
+    from .config import NodeConfig
+    from .membership import Membership
+    from .outside import Outside
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+WAIT_LOG_S: Final = 5.0
+"""How often a starting node says what it waits for."""
+LOOK_S: Final = 0.05
+"""How often it looks whether it has come."""
+
+
+async def unless_stopped(stop: trio.Event, work: Callable[[], Awaitable[T]]) -> T | None:
+    """Do what a start has to wait for, and return its result; None if stopped before."""
+    found: T | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        found = await work()
+        nursery.cancel_scope.cancel()
+    return found
+
+
+async def register(
+    config: NodeConfig, member: Membership, catalog: Catalog, boot: int, outside: Outside
+) -> None:
+    """Tell the cluster of this start, and fill its catalog if it is new.
+
+    Raises:
+        MembershipError: the cluster has another number of shards than is configured here.
+    """
+    commands = await outside.in_thread(_definitions(config).commands)
+    while True:
+        try:
+            await catalog.barrier(WAIT_LOG_S)
+            if catalog.model.cluster is None:
+                password = await outside.in_thread(
+                    partial(hash_password, b"guest", outside.secret_bytes(16))
+                )
+                await catalog.change(
+                    Bootstrap(member.cluster, config.consensus.shards, "guest", password),
+                    WAIT_LOG_S,
+                )
+            _check_shards(config, catalog)
+            await catalog.change(
+                RegisterNode(
+                    member.node,
+                    member.name,
+                    tuple(f"amqp://{address}" for address in config.amqp.listen),
+                    boot,
+                    str(member.members[member.node]),
+                    member.incarnation,
+                ),
+                WAIT_LOG_S,
+            )
+            for command in commands:
+                await catalog.change(command, WAIT_LOG_S)
+        except CatalogTimeout:
+            log.warning("waiting for a majority of the cluster's nodes")
+        else:
+            return
+
+
+def _check_shards(config: NodeConfig, catalog: Catalog) -> None:
+    cluster = catalog.model.cluster
+    if cluster is not None and cluster.shards != config.consensus.shards:
+        raise MembershipError(
+            f"the cluster has {cluster.shards} shards, and consensus.shards is"
+            f" {config.consensus.shards} here; set it to {cluster.shards}: a cluster keeps the"
+            " number that it began with"
+        )
+
+
+def _definitions(config: NodeConfig) -> Definitions:
+    path = config.node.definitions
+    return Definitions() if path is None else read_definitions(path)
+
+
+async def until_voters(replicas: Replicas, nodes: Collection[NodeId]) -> None:
+    """Wait until `nodes` vote in all groups."""
+    next_log_s = trio.current_time() + WAIT_LOG_S
+    while not replicas.are_voters(nodes):
+        if trio.current_time() >= next_log_s:
+            next_log_s += WAIT_LOG_S
+            log.info("getting the cluster's data", extra={"until_voters": sorted(nodes)})
+        await trio.sleep(LOOK_S)
