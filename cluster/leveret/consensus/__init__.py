@@ -3,6 +3,8 @@
 machine    the interface of a replicated state machine
 replicas   all groups of a node
 group      one group on one node: submissions, entries, snapshots
+mail       what a group is told
+status     what operators see of it
 sessions   exactly-once submission
 membership who belongs to a group, and how that changes
 manifest   bytes of a snapshot
@@ -16,6 +18,7 @@ entries    bytes of an entry
 messages   what members say to each other
 """
 
+from leveret.consensus.config import GroupConfig
 from leveret.consensus.engine import EngineConfig, Role, SnapshotMark
 from leveret.consensus.errors import (
     BadEntry,
@@ -25,10 +28,12 @@ from leveret.consensus.errors import (
     MachineFailed,
     SafetyViolation,
 )
-from leveret.consensus.group import Group, GroupConfig, GroupStatus, PeerStatus, Unknown
+from leveret.consensus.group import Group
 from leveret.consensus.machine import Machine
 from leveret.consensus.membership import Configuration, Members
 from leveret.consensus.replicas import Replicas, ReplicasConfig
+from leveret.consensus.sessions import Unknown
+from leveret.consensus.status import GroupStatus, PeerStatus
 
 __all__ = [
     "BadEntry",

@@ -10,18 +10,16 @@ instance raises the same error at once and the supervisor escalates until the pr
 
 from __future__ import annotations
 
-import enum
 import logging
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple, Protocol
 
 import trio
 
 from leveret.actors import Actor
-from leveret.consensus.engine import Durability, Engine, EngineConfig, Role, SnapshotMark
+from leveret.consensus.config import GroupConfig
+from leveret.consensus.engine import Durability, Engine, SnapshotMark
 from leveret.consensus.entries import (
     Batch,
     decode_entry,
@@ -33,34 +31,27 @@ from leveret.consensus.entries import (
 from leveret.consensus.errors import BadEntry, SafetyViolation
 from leveret.consensus.installs import (
     Install,
+    Lender,
+    SnapshotStore,
     begin_log_anew,
-    entries_part,
     finish_install,
-    state_part,
 )
 from leveret.consensus.journal import check_continues
 from leveret.consensus.machine import Machine
+from leveret.consensus.mail import WAKE, GroupMessage, LinkChanged, Received, Tick, Wake
 from leveret.consensus.manifest import Manifest
 from leveret.consensus.membership import Configuration, Members, next_configuration
 from leveret.consensus.messages import (
-    Append,
     EntriesPart,
     FetchEntries,
     FetchState,
     Installed,
     Message,
     Offer,
-    PreVote,
-    PreVoteRequest,
-    Reply,
     Resume,
-    Stale,
     StatePart,
     Submit,
-    TimeoutNow,
     TransferRequest,
-    Vote,
-    VoteRequest,
 )
 from leveret.consensus.pysyncobj import PySyncObjEngine
 from leveret.consensus.sessions import (
@@ -71,8 +62,10 @@ from leveret.consensus.sessions import (
     Intake,
     Outbox,
     SessionTable,
+    Unknown,
 )
-from leveret.storage import GroupLog, Snapshot
+from leveret.consensus.status import GroupStatus, PeerStatus
+from leveret.storage import GroupLog
 from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
@@ -86,108 +79,6 @@ TRANSFER_LAG_MAX = 16
 
 CAUGHT_UP_LAG_MAX = 64
 """Entries that a learner may lack when it becomes a voter: some milliseconds of the busiest log."""
-
-SERVE_S = 30.0
-"""How long a snapshot stays in memory after a member has asked for a part of it."""
-
-
-class Unknown(enum.Enum):
-    """The reply to a command that was applied while this node was away.
-
-    A snapshot brought its effect, and the replies are with those who applied it. It is certain
-    that the command was applied, once.
-    """
-
-    REPLY = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupConfig:
-    """Limits of one group.
-
-    entries_in_flight_max: entries proposed and not yet applied; while one is, the next gathers.
-    stall_s: submissions are sent again when none of them was applied for this long.
-    pending_bytes_high: `room` waits above it.
-    snapshot_entries, snapshot_bytes: a snapshot is taken after so many applied, whichever is first.
-    """
-
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    entries_in_flight_max: int = 4
-    stall_s: float = 1.0
-    pending_bytes_high: int = 16 * 1024 * 1024
-    snapshot_entries: int = 50_000
-    snapshot_bytes: int = 256 * 1024 * 1024
-
-
-class Received(NamedTuple):
-    """A message of a peer."""
-
-    sender: NodeId
-    message: Message
-
-
-class LinkChanged(NamedTuple):
-    """The link to a peer is up or down. incarnation: of the data folder at its other end."""
-
-    node: NodeId
-    is_up: bool
-    incarnation: int = 0
-
-
-class Tick(NamedTuple):
-    """Time has passed."""
-
-
-class Wake(NamedTuple):
-    """There is work: submissions, durability, or more of the last batch."""
-
-
-GroupMessage = Received | LinkChanged | Tick | Wake
-
-TICK, WAKE = Tick(), Wake()
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
-    """What the leader knows of a member. lag: entries that it lacks."""
-
-    match_index: int
-    lag: int
-
-
-@dataclass(frozen=True, slots=True)
-class GroupStatus:
-    """One group as seen from this node. `peers` is empty unless this node leads."""
-
-    number: int
-    role: Role
-    term: int
-    leader: NodeId | None
-    is_ready: bool
-    commit_index: int
-    applied_index: int
-    first_index: int
-    last_index: int
-    durable_index: int
-    snapshot_index: int
-    pending_bytes: int
-    peers: dict[NodeId, PeerStatus]
-    voters: dict[NodeId, int]
-    learners: dict[NodeId, int]
-    """Nodes and their incarnations."""
-    is_installing: bool
-
-
-class SnapshotStore(Protocol):
-    """Where a group's snapshots are kept."""
-
-    def newest(self) -> Snapshot | None:
-        """Return the newest one that was saved."""
-        ...
-
-    async def save(self, mark: SnapshotMark, state: bytes) -> bool:
-        """Save one durably; False when the disk has no room now."""
-        ...
 
 
 class Group(Actor[GroupMessage]):
@@ -258,7 +149,7 @@ class Group(Actor[GroupMessage]):
         self._entries_since_snapshot = 0
         self._bytes_since_snapshot = 0
         self._up: dict[NodeId, int] = {}
-        self._serving: tuple[Snapshot, float] | None = None
+        self._lender = Lender(log, snapshots.newest)
         self._install: Install | None = None
         self._installed_from: NodeId | None = None
         self._kept_at = 0
@@ -517,11 +408,12 @@ class Group(Actor[GroupMessage]):
                 self._engine.step(sender, message)
                 if term == self._engine.term:
                     self._take_offer(sender, first_index)
-            case FetchState():
-                self._serve_state(sender, message)
-            case FetchEntries():
-                if self._install is None and self.applied_index >= message.snapshot_index:
-                    self._send(sender, self.number, entries_part(self._log, message))
+            case FetchState() | FetchEntries():
+                answer = None
+                if self._install is None:
+                    answer = self._lender.answer(message, self.applied_index, self._now_s())
+                if answer is not None:
+                    self._send(sender, self.number, answer)
             case StatePart():
                 if self._install is not None:
                     self._install.take_state(message)
@@ -531,17 +423,7 @@ class Group(Actor[GroupMessage]):
                 if self._install is not None:
                     self._install.take_entries(message)
                     self._kept_at = self._durability.appended
-            case (
-                Append()
-                | Installed()
-                | Reply()
-                | VoteRequest()
-                | Vote()
-                | PreVoteRequest()
-                | PreVote()
-                | Stale()
-                | TimeoutNow()
-            ):
+            case _:
                 self._engine.step(sender, message)
 
     async def flush(self) -> None:
@@ -579,8 +461,7 @@ class Group(Actor[GroupMessage]):
         self._outbox.hurry()
         if self._outbox.is_stalled(self._now_s(), self._config.stall_s):
             self._outbox.rewind()
-        if self._serving is not None and self._now_s() > self._serving[1]:
-            self._serving = None
+        self._lender.forget(self._now_s())
 
     def _note_role(self) -> None:
         """See what has changed, and begin anew with a new leader."""
@@ -766,19 +647,6 @@ class Group(Actor[GroupMessage]):
         for node, incarnation in self._up.items():
             self._engine.connected(node, incarnation)
         self.wake()
-
-    def _serve_state(self, receiver: NodeId, request: FetchState) -> None:
-        """Send a part of the newest snapshot; a later one than was begun with begins anew."""
-        if self._install is not None:
-            return
-        snapshot = self._serving[0] if self._serving is not None else None
-        if snapshot is None or snapshot.index <= self._log.first_index:
-            # None in memory, or one that the log no longer continues.
-            snapshot = self._snapshots.newest()
-        if snapshot is None:
-            return
-        self._serving = snapshot, self._now_s() + SERVE_S
-        self._send(receiver, self.number, state_part(snapshot, request))
 
     def _take_offer(self, leader: NodeId, first_index: int) -> None:
         """The leader no longer has what we need next: fetch a snapshot from it."""

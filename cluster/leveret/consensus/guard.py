@@ -36,6 +36,8 @@ from pysyncobj.transport import Transport
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log
 from leveret.consensus.errors import SafetyViolation
+from leveret.consensus.follower import Follower
+from leveret.consensus.journal import CoreEntry, within
 from leveret.consensus.membership import Configuration
 from leveret.consensus.messages import (
     Append,
@@ -55,7 +57,6 @@ from leveret.transport import NodeId
 log = logging.getLogger(__name__)
 
 CoreMessage = dict[str, object]
-CoreEntry = tuple[bytes, int, int]
 
 
 class CoreView(Protocol):
@@ -71,57 +72,6 @@ class CoreView(Protocol):
     def commit_index(self) -> int: ...
     def add_voter(self, node: Node) -> None: ...
     def drop_voter(self, node: Node) -> None: ...
-
-
-class _Follower:
-    """What the leader of one term knows about one follower.
-
-    position: the last index sent on this connection; None until the core says where to begin.
-    sequence: of the last append; it grows for ever, over connections and terms.
-    reset_sequence: resets for appends up to this one are void.
-    in_flight: sequence and bytes of appends not yet answered.
-    match_index: what the follower acknowledged. Invariant: counted_index <= match_index.
-    counted_index: how much of it the core was told.
-    is_lost: it lacks what is trimmed here, and gets nothing until it has installed a snapshot.
-    """
-
-    __slots__ = (
-        "commit_index",
-        "counted_index",
-        "in_flight",
-        "in_flight_bytes",
-        "is_lost",
-        "match_index",
-        "position",
-        "reset_sequence",
-        "sent_s",
-        "sequence",
-        "term",
-    )
-
-    def __init__(self) -> None:
-        self.sequence = 0
-        self.begin(term=0)
-
-    def begin(self, *, term: int) -> None:
-        """A new term of leadership: nothing that was learnt before counts."""
-        self.term = term
-        self.match_index = self.counted_index = 0
-        self.is_lost = False
-        self.reconnect()
-
-    def reconnect(self) -> None:
-        """A new connection: what was in flight is gone."""
-        self.position: int | None = None
-        self.reset_sequence = self.sequence
-        self.in_flight: deque[tuple[int, int]] = deque()
-        self.in_flight_bytes = 0
-        self.sent_s = float("-inf")
-        self.commit_index = -1
-
-    def answered(self, sequence: int) -> None:
-        while self.in_flight and self.in_flight[0][0] <= sequence:
-            self.in_flight_bytes -= self.in_flight.popleft()[1]
 
 
 class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
@@ -157,7 +107,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         # The incarnation at the other end of each link.
         self._up: dict[NodeId, int] = {}
         # Every other member.
-        self._followers: dict[NodeId, _Follower] = {}
+        self._followers: dict[NodeId, Follower] = {}
         self._votes: set[tuple[NodeId, int]] = set()
         self._ready: list[tuple[NodeId, Message]] = []
         # Promises, and the count of journal records that must be durable before they leave.
@@ -187,7 +137,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             if old.incarnation(peer) != configuration.incarnation(peer):
                 self._followers.pop(peer, None)
             if configuration.incarnation(peer) is not None:
-                follower = self._followers.setdefault(peer, _Follower())
+                follower = self._followers.setdefault(peer, Follower())
                 follower.counted_index = 0  # the core begins anew with it
                 if after[0] is not None:
                     self.core.add_voter(self._core_node(peer))
@@ -362,7 +312,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         if follower.is_lost:
             self._offer(peer, follower, now_s)
             return
-        entries = _within(_entries(message["entries"]), self._config.append_bytes_max)
+        entries = within(_entries(message["entries"]), self._config.append_bytes_max)
         position = self._position(follower, _int(previous))
         if position != previous:
             last = self._log.last_index
@@ -400,7 +350,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         # `_countable` keeps the core from counting us early.
         self._ready.append((peer, append))
 
-    def _offer(self, peer: NodeId, follower: _Follower, now_s: float) -> None:
+    def _offer(self, peer: NodeId, follower: Follower, now_s: float) -> None:
         """Tell a follower that it needs a snapshot, as often as a heartbeat.
 
         The core would send one that advances the commit index without a log match (H4). Ours is
@@ -410,7 +360,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             follower.sent_s = now_s
             self._ready.append((peer, Offer(follower.term, self._log.first_index)))
 
-    def _position(self, follower: _Follower, previous: int) -> int:
+    def _position(self, follower: Follower, previous: int) -> int:
         """Return the index after which to send on: where this connection stands (H1)."""
         return previous if follower.position is None else follower.position
 
@@ -586,7 +536,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             return
         self._deliver_reply(peer, next_index, is_success=message.is_success, is_reset=False)
 
-    def _begin_at(self, peer: NodeId, follower: _Follower, next_index: int) -> None:
+    def _begin_at(self, peer: NodeId, follower: Follower, next_index: int) -> None:
         """Send a follower the log from `next_index` on, whatever was under way."""
         follower.reset_sequence = follower.sequence
         follower.position = None
@@ -616,11 +566,11 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             },
         )
 
-    def _is_of_term(self, message: Reply, follower: _Follower) -> bool:
+    def _is_of_term(self, message: Reply, follower: Follower) -> bool:
         """Whether a reply answers this term's leadership, not an older one's (H5)."""
         return message.term == self.core.term == follower.term
 
-    def _is_fresh(self, message: Reply, follower: _Follower) -> bool:
+    def _is_fresh(self, message: Reply, follower: Follower) -> bool:
         """Whether a reset answers an append that was sent after the last one honoured (H1)."""
         return message.sequence > follower.reset_sequence
 
@@ -730,19 +680,6 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         if follower is None or follower.term != self.core.term:
             return 0
         return follower.counted_index
-
-
-def _within(entries: Sequence[CoreEntry], bytes_max: int) -> Sequence[CoreEntry]:
-    """Return the first entries up to so many bytes, but at least one if any.
-
-    The core takes whatever a slice of its journal holds, two entries of any size at least.
-    """
-    size = 0
-    for count, entry in enumerate(entries):
-        size += len(entry[0])
-        if count and size > bytes_max:
-            return entries[:count]
-    return entries
 
 
 def _int(value: object) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from leveret.consensus.engine import SnapshotMark
@@ -34,8 +34,23 @@ log = logging.getLogger(__name__)
 PART_BYTES_MAX = 1024 * 1024
 """Of one answer, unless a single entry is larger: a few milliseconds of one link."""
 
+LEND_S = 30.0
+"""How long a snapshot stays in memory after a member has asked for a part of it."""
+
 AGAIN_S = 2.0
 """A request without an answer for so long is made again, perhaps to another member."""
+
+
+class SnapshotStore(Protocol):
+    """Where a group's snapshots are kept."""
+
+    def newest(self) -> Snapshot | None:
+        """Return the newest one that was saved."""
+        ...
+
+    async def save(self, mark: SnapshotMark, state: bytes) -> bool:
+        """Save one durably; False when the disk has no room now."""
+        ...
 
 
 class KeepingLog(Protocol):
@@ -153,43 +168,71 @@ def finish_install(group_log: KeepingLog, snapshot: Snapshot) -> None:
         begin_log_anew(group_log, SnapshotMark(index, snapshot.term, snapshot.prev_term))
 
 
-def state_part(snapshot: Snapshot, request: FetchState) -> StatePart:
-    """Return the part of a snapshot that is asked for; its beginning, if of another one."""
-    offset = request.offset if request.snapshot_index == snapshot.index else 0
-    return StatePart(
-        snapshot.index,
-        snapshot.term,
-        snapshot.prev_term,
-        len(snapshot.state),
-        offset,
-        snapshot.state[offset : offset + PART_BYTES_MAX],
-    )
-
-
-class ServingLog(Protocol):
+class LendingLog(Protocol):
     """What the sender's side needs of the group's log."""
+
+    first_index: int
 
     def command_at(self, index: int) -> bytes: ...
     def term_at(self, index: int) -> int: ...
 
 
-def entries_part(group_log: ServingLog, request: FetchEntries) -> EntriesPart:
-    """Return the first of the entries asked for, and which of them are gone here.
+class Lender:
+    """The sender's side: answers what receivers ask for.
 
-    Only for a member that has applied all that the snapshot covers: then what is gone was live
-    at the snapshot and has been settled by an entry behind it, which the receiver gets as well.
+    newest: returns the newest snapshot that is saved. It stays in memory while it is asked for.
     """
-    entries: list[tuple[int, int, bytes]] = []
-    gone: list[int] = []
-    size = 0
-    for index in request.indexes:
-        try:
-            command, term = group_log.command_at(index), group_log.term_at(index)
-        except NoSuchEntry:
-            gone.append(index)
-            continue
-        size += len(command)
-        if entries and size > PART_BYTES_MAX:
-            break
-        entries.append((index, term, command))
-    return EntriesPart(tuple(entries), tuple(gone))
+
+    def __init__(self, group_log: LendingLog, newest: Callable[[], Snapshot | None]) -> None:
+        self._log = group_log
+        self._newest = newest
+        self._snapshot: Snapshot | None = None
+        self._until_s = 0.0
+
+    def answer(
+        self, request: FetchState | FetchEntries, applied_index: int, now_s: float
+    ) -> Message | None:
+        """Return the answer to a request; None if this member has none to give.
+
+        applied_index: how far this member's machine is.
+        """
+        if isinstance(request, FetchState):
+            return self._state(request, now_s)
+        # Behind the snapshot, what is gone here was live then and has been settled by a later
+        # entry, which the receiver gets as well. Before it, nobody here could tell.
+        return self._entries(request) if applied_index >= request.snapshot_index else None
+
+    def forget(self, now_s: float) -> None:
+        """Give the memory back if nobody has asked for a while."""
+        if now_s > self._until_s:
+            self._snapshot = None
+
+    def _state(self, request: FetchState, now_s: float) -> StatePart | None:
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.index <= self._log.first_index:
+            # None in memory, or one that the log no longer continues.
+            snapshot = self._snapshot = self._newest()
+        if snapshot is None:
+            return None
+        self._until_s = now_s + LEND_S
+        # A later one than was begun with begins anew.
+        offset = request.offset if request.snapshot_index == snapshot.index else 0
+        part = snapshot.state[offset : offset + PART_BYTES_MAX]
+        mark = snapshot.index, snapshot.term, snapshot.prev_term
+        return StatePart(*mark, len(snapshot.state), offset, part)
+
+    def _entries(self, request: FetchEntries) -> EntriesPart:
+        entries: list[tuple[int, int, bytes]] = []
+        gone: list[int] = []
+        size = 0
+        for index in request.indexes:
+            try:
+                command, term = self._log.command_at(index), self._log.term_at(index)
+            except NoSuchEntry:
+                gone.append(index)
+                continue
+            size += len(command)
+            if entries and size > PART_BYTES_MAX:
+                break
+            entries.append((index, term, command))
+        return EntriesPart(tuple(entries), tuple(gone))

@@ -141,3 +141,16 @@ class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
 
     def _destroy(self) -> None:
         """The log outlives its core and is closed by its owner."""
+
+
+def within(entries: Sequence[CoreEntry], bytes_max: int) -> Sequence[CoreEntry]:
+    """Return the first entries up to so many bytes, but at least one if any.
+
+    The core takes whatever a slice of its journal holds, two entries of any size at least.
+    """
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry[0])
+        if count and size > bytes_max:
+            return entries[:count]
+    return entries

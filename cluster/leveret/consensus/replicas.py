@@ -15,18 +15,12 @@ from typing import Protocol
 import trio
 
 from leveret.actors import ActorStopped, Probe, supervise
+from leveret.consensus.config import GroupConfig
 from leveret.consensus.engine import SnapshotMark
 from leveret.consensus.errors import BadMessage
-from leveret.consensus.group import (
-    TICK,
-    TRANSFER_LAG_MAX,
-    Group,
-    GroupConfig,
-    GroupMessage,
-    LinkChanged,
-    Received,
-)
+from leveret.consensus.group import TRANSFER_LAG_MAX, Group
 from leveret.consensus.machine import Machine
+from leveret.consensus.mail import TICK, GroupMessage, LinkChanged, Received
 from leveret.consensus.membership import Members
 from leveret.consensus.messages import Message, parse, to_wire
 from leveret.storage import GroupLog, Journal, Snapshot, Snapshots

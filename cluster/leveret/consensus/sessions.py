@@ -13,10 +13,10 @@ Pure: no clock but the one given, no network.
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from typing import NamedTuple
 
 from leveret.consensus.entries import (
@@ -44,6 +44,17 @@ GATHER_BYTES = 64 * 1024
 milliseconds, and a batch costs every member the same whether it is full or not."""
 
 Done = Callable[[object], None]
+
+
+class Unknown(enum.Enum):
+    """The reply to a command that was applied while this node was away.
+
+    A snapshot brought its effect, and the replies are with those who applied it. It is certain
+    that the command was applied, once.
+    """
+
+    REPLY = "unknown"
+
 
 _COUNT = struct.Struct("<H")
 _SESSION = struct.Struct("<HQQ")
@@ -94,7 +105,7 @@ class SessionTable:
         return table, offset
 
 
-class Admission(Enum):
+class Admission(enum.Enum):
     """What became of a batch at the leader."""
 
     TAKEN = "taken"

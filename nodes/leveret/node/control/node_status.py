@@ -14,7 +14,7 @@ from leveret.node.version import version
 from .replies import GroupHere, MemberLag, NodeStatus
 
 if TYPE_CHECKING:
-    from leveret.consensus.group import GroupStatus
+    from leveret.consensus import GroupStatus
 
     from .controls import NoArguments
     from .parts import NodeParts
