@@ -151,9 +151,6 @@ class Group(Actor[GroupMessage]):
         self._up: dict[NodeId, int] = {}
         self._lender = Lender(log, snapshots.newest)
         self._install: Install | None = None
-        self._installed_from: NodeId | None = None
-        self._kept_at = 0
-        """The journal's count at which all that the install has kept so far is durable."""
 
         snapshot = snapshots.newest()
         if snapshot is None:
@@ -306,8 +303,7 @@ class Group(Actor[GroupMessage]):
     @property
     def waits_for_disk(self) -> bool:
         """Whether there is something to do once the journal has become durable further."""
-        is_kept = self._install is not None and self._install.is_complete
-        return is_kept or self._engine.waits_for_disk
+        return self._install is not None or self._engine.waits_for_disk
 
     def wake(self) -> None:
         """Let the actor look for work; cheap if it will anyway."""
@@ -417,12 +413,9 @@ class Group(Actor[GroupMessage]):
             case StatePart():
                 if self._install is not None:
                     self._install.take_state(message)
-                    # Some of what the snapshot needs may be here, and not durable yet.
-                    self._kept_at = self._durability.appended
             case EntriesPart():
                 if self._install is not None:
                     self._install.take_entries(message)
-                    self._kept_at = self._durability.appended
             case _:
                 self._engine.step(sender, message)
 
@@ -654,29 +647,26 @@ class Group(Actor[GroupMessage]):
         if commit >= first_index and self._install is None:
             self._send(leader, self.number, Installed(self._engine.term, commit))
             return
-        self._installed_from = leader
-        if self._install is None:
+        if self._install is not None:
+            self._install.source = leader
+        else:
             log.warning(
                 "this member was away for too long, fetching a snapshot",
                 extra={"group": self.number, "from": leader, "has": commit, "needs": first_index},
             )
             self._engine.forget_uncommitted()
-            self._install = Install(self._log)
+            self._install = Install(self._log, self._durability, leader)
 
     async def _go_on_installing(self, install: Install) -> None:
         """Ask for what is missing; end when all is here and durable."""
-        leader = self._installed_from
-        assert leader is not None
         if install.mark is not None and install.mark.index <= self._engine.commit_index:
             log.info("snapshot not needed any more", extra={"group": self.number})
             self._install = None
             return
-        if self._durability.durable < self._kept_at:
-            return  # it would only fill the memory
         if not install.is_complete:
             request = install.request(self._now_s())
             if request is not None:
-                self._send(leader, self.number, request)
+                self._send(install.source, self.number, request)
             return
         mark, manifest = install.mark, install.manifest
         assert mark is not None
@@ -690,7 +680,7 @@ class Group(Actor[GroupMessage]):
         begin_log_anew(self._log, mark)
         self._restore(mark, manifest)
         self._renew_engine(mark, manifest.configuration)
-        self._send(leader, self.number, Installed(self._engine.term, mark.index))
+        self._send(install.source, self.number, Installed(self._engine.term, mark.index))
         log.info("snapshot installed", extra={"group": self.number, "index": mark.index})
         self._tell_skipped()
 

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from leveret.consensus.engine import SnapshotMark
+from leveret.consensus.engine import Durability, SnapshotMark
 from leveret.consensus.manifest import Manifest
 from leveret.consensus.messages import (
     FETCH_MAX,
@@ -28,6 +28,7 @@ from leveret.consensus.messages import (
     StatePart,
 )
 from leveret.storage import NoSuchEntry, Snapshot
+from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +66,20 @@ class KeepingLog(Protocol):
 
 
 class Install:
-    """The receiver's side, for one snapshot; or for a newer one, if the sender has it meanwhile."""
+    """The receiver's side, for one snapshot; or for a newer one, if the sender has it meanwhile.
 
-    def __init__(self, log: KeepingLog) -> None:
+    source: whom to ask; may be changed at any time.
+    """
+
+    def __init__(self, log: KeepingLog, durability: Durability, source: NodeId) -> None:
+        self.source = source
         self.mark: SnapshotMark | None = None
         self.manifest: Manifest | None = None
         self.state = b""
         self._log = log
+        self._durability = durability
+        # The journal's count at which all is durable that was kept, or found here.
+        self._kept_at = 0
         self._parts = bytearray()
         self._size = 0
         self._missing: array[int] = array("Q")
@@ -81,12 +89,24 @@ class Install:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is here (though perhaps not durable)."""
+        """Whether all is here, and durable."""
+        return self._is_here and self._is_durable
+
+    @property
+    def _is_here(self) -> bool:
         return self.manifest is not None and self._at == len(self._missing)
 
+    @property
+    def _is_durable(self) -> bool:
+        return self._durability.durable >= self._kept_at
+
     def request(self, now_s: float) -> Message | None:
-        """Return what to ask for now; None while an answer is awaited, or when all is here."""
-        if self.is_complete or (self._is_asked and now_s - self._asked_s < AGAIN_S):
+        """Return what to ask for now; None while an answer or the disk is awaited."""
+        if (
+            self._is_here
+            or not self._is_durable
+            or (self._is_asked and now_s - self._asked_s < AGAIN_S)
+        ):
             return None
         self._asked_s, self._is_asked = now_s, True
         if self.manifest is None:
@@ -118,6 +138,7 @@ class Install:
             # The log begins anew with the two last entries that the snapshot covers.
             needed = [*manifest.live, mark.index - 1, mark.index]
             self._missing = array("Q", sorted(i for i in set(needed) if i not in self._log))
+            self._kept_at = self._durability.appended
             log.info(
                 "snapshot received, fetching its entries",
                 extra={"index": mark.index, "bytes": self._size, "entries": len(self._missing)},
@@ -131,6 +152,7 @@ class Install:
             if index in found:
                 command, term = found[index]
                 self._log.keep(command, index, term)
+                self._kept_at = self._durability.appended
             elif index not in part.gone:
                 break
             elif self.mark is not None and index >= self.mark.index - 1:
