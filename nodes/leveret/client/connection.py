@@ -27,7 +27,7 @@ from .core.connection import ConnectionCore, State, is_final
 from .core.outcome import Outcome
 from .errors import ClientError, ConnectFailed, ConnectionClosed, ConnectionLost, Misuse
 from .message import Message
-from .results import ConnectionStatistics, Guarantee
+from .results import ConnectionStatistics, Guarantee, statistics_of
 from .waiting import Parking, misused, wait_for
 
 if TYPE_CHECKING:
@@ -241,9 +241,7 @@ class Connection:
     @property
     def guarantee(self) -> Guarantee:
         """How often the broker may have a confirmed message, see `Guarantee`."""
-        if not self._core.is_robust:
-            return "at most once"
-        return "exactly once" if self._core.removes_duplicates else "at least once"
+        return statistics_of(self._core).guarantee
 
     @property
     def server_properties(self) -> dict[str, object]:
@@ -270,20 +268,7 @@ class Connection:
             >>> trio.run(main)
             READY
         """
-        core = self._core
-        channels = core.channels.values()
-        return ConnectionStatistics(
-            state=core.state.name,
-            channels=len(channels),
-            published=sum(channel.published for channel in channels),
-            confirmed=sum(channel.window.confirmed for channel in channels),
-            unconfirmed=sum(len(channel.window) for channel in channels),
-            delivered=core.delivered,
-            stale=sum(channel.stale for channel in channels),
-            recoveries=core.recoveries,
-            blocked=core.blocked,
-            guarantee=self.guarantee,
-        )
+        return statistics_of(self._core)
 
     # For the channels
 

@@ -190,6 +190,10 @@ class ConsumerCancelled(ClientError):
     """
 
 
+class TimedOut(ClientError, TimeoutError):
+    """A call of the blocking face took longer than it may; what it asked for may happen yet."""
+
+
 class AlreadySettled(Misuse):
     """The message was acknowledged or rejected before, or was delivered with `no_ack`."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from .core.connection import ConnectionCore
     from .core.topology import Topology
 
 Guarantee = Literal["exactly once", "at least once", "at most once"]
@@ -68,3 +69,23 @@ class ConnectionStatistics:
     blocked: str | None
     """Why the broker takes no publishes, if so."""
     guarantee: Guarantee
+
+
+def statistics_of(core: ConnectionCore) -> ConnectionStatistics:
+    """The counters of a connection, of either face."""
+    channels = core.channels.values()
+    guarantee: Guarantee = "at most once"
+    if core.is_robust:
+        guarantee = "exactly once" if core.removes_duplicates else "at least once"
+    return ConnectionStatistics(
+        state=core.state.name,
+        channels=len(channels),
+        published=sum(channel.published for channel in channels),
+        confirmed=sum(channel.window.confirmed for channel in channels),
+        unconfirmed=sum(len(channel.window) for channel in channels),
+        delivered=core.delivered,
+        stale=sum(channel.stale for channel in channels),
+        recoveries=core.recoveries,
+        blocked=core.blocked,
+        guarantee=guarantee,
+    )

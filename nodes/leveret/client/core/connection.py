@@ -11,6 +11,7 @@ fails there is forgotten, with a warning in the log; it then fails where the pro
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -47,6 +48,7 @@ from .topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from leveret.amqp import Method
     from leveret.amqp.fields import Value
@@ -94,6 +96,8 @@ class ConnectionCore:
         self.publisher = publisher
         """What the ids of this connection's publishers begin with; nobody else has it."""
         self.wake = wake
+        self.lock: AbstractContextManager[object] = nullcontext()
+        """What a face with threads holds whenever it calls the core."""
         self.state = State.DOWN
         self.error: ClientError | None = None
         """Why it is closed for good."""
@@ -135,6 +139,11 @@ class ConnectionCore:
     def is_running(self) -> bool:
         """Whether channels can talk."""
         return self.state is State.READY
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is closed for good."""
+        return self.state is State.CLOSED
 
     @property
     def is_full(self) -> bool:
@@ -329,6 +338,7 @@ class ConnectionCore:
             "the process was forked: what was under way on this connection goes on in the parent"
         )
         self.lost(error)
+        self.topology.forget_exclusive()
         for channel in self.channels.values():
             channel.forked(error, f"{publisher}.{channel.number}")
 

@@ -88,6 +88,11 @@ class Topology:
             case _:
                 pass
 
+    def forget_exclusive(self) -> None:
+        """Forget the queues that belong to one connection, which is not ours any more."""
+        for name in [name for name, method in self._queues.items() if method.exclusive]:
+            self._forget_queue(name)
+
     def entities(self) -> Iterator[tuple[str, Method]]:
         """The declares to send first, each with the name that the program knows."""
         yield from list(self._exchanges.items())

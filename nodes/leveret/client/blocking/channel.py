@@ -1,0 +1,662 @@
+"""The blocking face of a channel: publish, consume, get, transactions, calls.
+
+A second face, not a wrapper: it makes the same calls to the core, and waits with locks in place of
+tasks. What the methods do is said at length in `leveret.client.channel`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, Self
+
+from leveret.amqp import Method, Properties, spec
+from leveret.client.core.channel import REPLY_QUEUE
+from leveret.client.core.outcome import Outcome
+from leveret.client.core.templates import template_of
+from leveret.client.declarations import name_of
+from leveret.client.errors import (
+    ChannelClosed,
+    ClientError,
+    MessageTooLarge,
+    Misuse,
+    ReplyLost,
+    TimedOut,
+    TransactionLost,
+    again,
+)
+
+from .declarations import Declarations
+from .message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+    from types import TracebackType
+
+    from leveret.amqp.fields import Value
+    from leveret.client.core.channel import ChannelCore
+    from leveret.client.core.consumer import ConsumerCore
+    from leveret.client.core.message import BaseMessage
+    from leveret.client.core.window import PendingPublish
+    from leveret.client.results import Queue
+
+    from .connection import Connection
+
+CLOSE_WITHIN_S: Final = 3.0
+"""How long the broker may take to answer a channel.close or basic.cancel."""
+PREFETCH: Final = 100
+"""Messages that a consumer is given ahead of its acknowledgements, by default."""
+_FLUSH_AT: Final = 32
+"""Acknowledgements that are told at once, though there are more messages to take."""
+
+Body = bytes | bytearray | memoryview
+
+
+class Channel(Declarations):
+    """A channel; make it with `Connection.channel`. Any number of threads may use it.
+
+    Example:
+        >>> with connect(url) as connection, connection.channel() as channel:
+        ...     queue = channel.declare_queue("hello")
+        ...     channel.publish(b"Hello, hare!", "hello")
+        ...     print(channel.get("hello", no_ack=True).body)
+        b'Hello, hare!'
+    """
+
+    def __init__(self, connection: Connection, core: ChannelCore) -> None:
+        super().__init__(connection, core)
+        self._correlation = itertools.count(1)
+        self._reply_to = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel: its consumers end, what they hold returns to the queues.
+
+        Example:
+            >>> with connect(url) as connection:
+            ...     connection.channel().close()
+        """
+        core, connection = self._core, self._connection
+        error = ChannelClosed("the channel was closed by the program: open another one")
+        with connection._lock:
+            if core.error is not None:
+                return
+            closing = core.close(error)
+            connection._flush()
+        with suppress(ClientError):
+            connection._wait(closing, CLOSE_WITHIN_S)
+        with connection._lock:
+            core.end(error)
+
+    # Publishing
+
+    def publish(
+        self,
+        body: Body,
+        routing_key: str = "",
+        *,
+        exchange: str = "",
+        properties: Properties | None = None,
+        mandatory: bool = False,
+    ) -> None:
+        """Publish a message, and wait until the broker has it (unless without confirms).
+
+        Raises:
+            Unroutable, PublishRefused, MessageTooLarge, NotFound, AccessRefused, ChannelClosed,
+            ConnectionClosed: as for `leveret.client.Channel.publish`.
+            TimedOut: the broker did not answer; it is not sent again after a loss.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     try:
+            ...         channel.publish(b"lost", "nobody-has-this-one", mandatory=True)
+            ...     except Unroutable as error:
+            ...         print(error.reply_code)
+            312
+        """
+        octets = _octets(body)
+        header = template_of(properties).encode(len(octets))
+        connection = self._connection
+        if connection._core.blocked is not None:
+            connection._wait_unblocked()
+        if self._core.confirms:
+            with connection._lock:
+                pending = self._publish(octets, exchange, routing_key, header, mandatory=mandatory)
+                connection._flush()
+            try:
+                connection._wait(pending)
+            except (TimedOut, KeyboardInterrupt):
+                pending.is_abandoned = True
+                raise
+            return
+        if mandatory:
+            raise Misuse("without confirms nobody hears of a mandatory message that comes back")
+        connection._wait_ready()
+        with connection._lock:
+            if self._core.is_transaction_lost:
+                raise self._transaction_lost()
+            self._publish(octets, exchange, routing_key, header, mandatory=False)
+            connection._flush()
+        connection._wait_room()
+
+    def _publish(
+        self, body: bytes, exchange: str, routing_key: str, header: bytes, *, mandatory: bool
+    ) -> PendingPublish:
+        core = self._core
+        if len(body) > core.connection.body_max:
+            raise MessageTooLarge(
+                f"the message has {len(body)} octets, the broker takes {core.connection.body_max} "
+                "at most: split it, or store it elsewhere and send a reference"
+            )
+        return core.publish(exchange, routing_key, header, body, mandatory=mandatory)
+
+    def publisher(
+        self,
+        routing_key: str = "",
+        *,
+        exchange: str = "",
+        properties: Properties | None = None,
+        mandatory: bool = False,
+        window: int = 100,
+    ) -> Publisher:
+        """Something that publishes many messages, `window` of them before their confirms.
+
+        Use it with `with`, whose end waits for all confirms.
+
+        Raises:
+            Misuse: the channel has no confirms.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     queue = channel.declare_queue("many.blocking")
+            ...     with channel.publisher("many.blocking", window=500) as publisher:
+            ...         for number in range(1000):
+            ...             publisher.send(b"message %d" % number)
+            ...     print(channel.purge_queue("many.blocking"))
+            1000
+        """
+        if not self._core.confirms:
+            raise Misuse("a publisher needs a channel with confirms: connection.channel()")
+        return Publisher(
+            self,
+            routing_key=routing_key,
+            exchange=exchange,
+            properties=properties,
+            mandatory=mandatory,
+            window=window,
+        )
+
+    # Consuming
+
+    def consume(
+        self,
+        queue: str | Queue,
+        *,
+        prefetch: int = PREFETCH,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        priority: int | None = None,
+        arguments: Mapping[str, Value] | None = None,
+        tag: str = "",
+        timeout_s: float = float("inf"),
+    ) -> Deliveries:
+        """The messages of a queue, for `for`; the consumer begins at once.
+
+        Ends with `with`, with the loop, or with the channel. Several threads may iterate it: each
+        message goes to one of them.
+
+        timeout_s: the loop ends when no message came for so many seconds.
+
+        Raises:
+            NotFound, AccessRefused, ChannelClosed, ConnectionClosed, in the loop ConsumerCancelled:
+            as for `leveret.client.Channel.consume`.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     queue = channel.declare_queue("hello")
+            ...     channel.publish(b"Hello, hare!", "hello")
+            ...     for message in channel.consume("hello", timeout_s=0.2):
+            ...         print(message.body, message.ack())
+            b'Hello, hare!' True
+        """
+        table = dict(arguments or {})
+        if priority is not None:
+            table["x-priority"] = priority
+        with self._connection._lock:
+            core = self._core.consume(
+                name_of(queue),
+                no_ack=no_ack,
+                exclusive=exclusive,
+                prefetch=prefetch,
+                arguments=table,
+                tag=tag,
+            )
+            self._connection._flush()
+        deliveries = Deliveries(self, core, timeout_s)
+        self._connection._wait(core.started)
+        return deliveries
+
+    def get(self, queue: str | Queue, *, no_ack: bool = False) -> Message | None:
+        """One message, or None if the queue is empty; its `remaining` says what is left.
+
+        Raises:
+            NotFound: there is no such queue.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     queue = channel.declare_queue("empty")
+            ...     print(channel.get("empty"))
+            None
+        """
+        method = spec.BasicGet(queue=name_of(queue), no_ack=no_ack)
+        answer = self._call(method, (spec.BasicGetOk, spec.BasicGetEmpty))
+        assert answer is None or isinstance(answer, Message)
+        return answer
+
+    def set_prefetch(self, count: int) -> None:
+        """Limit what all consumers of the channel together hold unacknowledged; 0 for no limit.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     channel.set_prefetch(10)
+        """
+        with self._connection._lock:
+            call = self._core.set_qos(count)
+            self._connection._flush()
+        self._connection._wait(call)
+
+    # Transactions
+
+    def commit(self) -> None:
+        """Have what was published and acknowledged since the last commit count.
+
+        Raises:
+            TransactionLost: the connection broke before: the broker has rolled back.
+            ConnectionLost: it broke in the middle of the commit, whose outcome is not known.
+        """
+        self._end_transaction(spec.TxCommit(), spec.TxCommitOk)
+
+    def rollback(self) -> None:
+        """Undo what was published and acknowledged since the last commit."""
+        if self._core.is_transaction_lost:
+            self._core.is_transaction_lost = False  # the broker did it for us
+            return
+        self._end_transaction(spec.TxRollback(), spec.TxRollbackOk)
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """A block that is committed at its end, and rolled back if it raises.
+
+        Raises:
+            TransactionLost, ConnectionLost: as `commit`.
+        """
+        try:
+            yield
+        except BaseException:
+            if self._core.error is None:
+                self.rollback()
+            raise
+        self.commit()
+
+    def _end_transaction(self, method: Method, answer: type[Method]) -> None:
+        if not self._core.transactional:
+            raise Misuse("the channel has no transactions: connection.channel(transactional=True)")
+        with self._connection._lock:
+            if self._core.is_transaction_lost:
+                raise self._transaction_lost()
+        self._call(method, answer, is_repeatable=False)
+
+    def _transaction_lost(self) -> TransactionLost:
+        self._core.is_transaction_lost = False
+        return TransactionLost(
+            "the connection broke within the transaction, which the broker has rolled back: "
+            "repeat the whole transaction"
+        )
+
+    # Request and reply
+
+    def call(
+        self,
+        body: Body,
+        routing_key: str,
+        *,
+        exchange: str = "",
+        properties: Properties | None = None,
+        resend: bool = False,
+        timeout_s: float | None = None,
+    ) -> Message:
+        """Send a request and wait for its reply.
+
+        resend: ask again if the connection breaks before the reply: the request may then be
+            served twice. timeout_s: seconds to wait, by default the connection's.
+
+        Raises:
+            Unroutable: nobody serves such requests. TimedOut: no reply came.
+            ReplyLost: the connection broke before the reply, and it was not to be sent again.
+
+        Example:
+            >>> from threading import Thread
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     queue = channel.declare_queue("rpc.twice", exclusive=True)
+            ...     def serve():
+            ...         for request in channel.consume("rpc.twice", no_ack=True):
+            ...             channel.reply(request, b"%d" % (2 * int(request.body)))
+            ...             break
+            ...     server = Thread(target=serve)
+            ...     server.start()
+            ...     print(channel.call(b"21", "rpc.twice", timeout_s=10).body)
+            ...     server.join()
+            b'42'
+        """
+        octets = _octets(body)
+        self._listen_for_replies()
+        core, connection = self._core, self._connection
+        while True:
+            number = f"{core.publisher}.{next(self._correlation)}"
+            asked = _copy(properties)
+            asked.correlation_id = number
+            asked.reply_to = core.connection.topology.resolve(self._reply_to)
+            reply: Outcome[BaseMessage] = Outcome()
+            with connection._lock:
+                core.requests[number] = reply
+            try:
+                self.publish(
+                    octets, routing_key, exchange=exchange, properties=asked, mandatory=True
+                )
+                answer = connection._wait(reply, timeout_s)
+            except ReplyLost as error:
+                if not resend:
+                    raise again(error) from None
+                connection._wait_ready()
+            else:
+                assert isinstance(answer, Message)
+                return answer
+            finally:
+                core.requests.pop(number, None)
+
+    def reply(self, request: Message, body: Body, *, properties: Properties | None = None) -> None:
+        """Answer a request that came by `call`, or by anyone who set reply_to.
+
+        Raises:
+            Misuse: the request does not say where its reply goes.
+        """
+        to = request.properties.reply_to
+        if not to:
+            raise Misuse("the request has no reply_to: its sender expects no reply")
+        answer = _copy(properties)
+        answer.correlation_id = request.properties.correlation_id
+        self.publish(body, to, properties=answer)
+
+    def _listen_for_replies(self) -> None:
+        """Begin to consume replies, once."""
+        core, connection = self._core, self._connection
+        if core.replies is None:
+            capabilities = core.connection.server_properties.get("capabilities")
+            reply_to = REPLY_QUEUE
+            if (
+                not isinstance(capabilities, dict)
+                or capabilities.get("direct_reply_to") is not True
+            ):
+                queue = self.declare_queue(exclusive=True, durable=False, auto_delete=True)
+                reply_to = queue.declared_as
+            with connection._lock:
+                if core.replies is None:  # another thread may have been here meanwhile
+                    self._reply_to = reply_to
+                    core.replies = core.consume(
+                        reply_to, no_ack=True, exclusive=False, prefetch=0, arguments={}
+                    )
+                    core.replies.take = core.take_reply
+                    connection._flush()
+        connection._wait(core.replies.started)
+
+
+class Deliveries:
+    """Made by `Channel.consume`.
+
+    Example:
+        >>> with connect(url) as connection, connection.channel() as channel:
+        ...     queue = channel.declare_queue(exclusive=True)
+        ...     channel.publish(b"one", queue.name)
+        ...     with channel.consume(queue) as deliveries:
+        ...         message = next(deliveries)
+        ...         print(message.body, message.ack())
+        b'one' True
+    """
+
+    def __init__(self, channel: Channel, core: ConsumerCore, timeout_s: float) -> None:
+        self._channel = channel
+        self._core = core
+        self._timeout_s = timeout_s
+        self._connection = channel._connection
+        self._waiters: list[threading.Lock] = []
+
+    @property
+    def buffered(self) -> int:
+        """Messages that have come and were not taken yet."""
+        return len(self._core.ready)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End the consumer, and the loops over it; what nobody took returns to the queue.
+
+        May be called from any thread.
+        """
+        with self._connection._lock:
+            if self._core.is_over:
+                return
+            call = self._channel._core.cancel(self._core)
+            self._connection._flush()
+        with suppress(ClientError):
+            self._connection._wait(call, CLOSE_WITHIN_S)
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        """The next message; waits for it."""
+        ready = self._core.ready
+        deadline: float | None = None
+        while True:
+            try:
+                message = ready.popleft()
+            except IndexError:
+                pass
+            else:
+                if len(self._channel._core.life.acks) >= _FLUSH_AT:
+                    with self._connection._lock:
+                        self._connection._flush()
+                return message  # type: ignore[return-value]  # the core makes this kind
+            if deadline is None:
+                deadline = time.monotonic() + self._timeout_s
+            woken = threading.Lock()
+            woken.acquire()
+            with self._connection._lock:
+                self._connection._flush()
+                if ready:
+                    continue
+                if self._core.is_over:
+                    if self._core.error is None:
+                        raise StopIteration
+                    raise again(self._core.error)
+                self._waiters.append(woken)
+                self._core.notify = self._wake
+            left_s = deadline - time.monotonic()
+            if left_s == float("inf"):
+                woken.acquire()
+            elif not woken.acquire(timeout=max(left_s, 0)):
+                with self._connection._lock:
+                    if not ready:
+                        raise StopIteration
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for woken in waiters:
+            woken.release()
+
+
+class Publisher:
+    """Made by `Channel.publisher`. Used by one thread at a time.
+
+    Example:
+        >>> with connect(url) as connection, connection.channel() as channel:
+        ...     queue = channel.declare_queue(exclusive=True)
+        ...     with channel.publisher(queue.name) as publisher:
+        ...         for number in range(10):
+        ...             publisher.send(b"message %d" % number)
+        ...     print(publisher.confirmed)
+        10
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        routing_key: str,
+        exchange: str,
+        properties: Properties | None,
+        mandatory: bool,
+        window: int,
+    ) -> None:
+        if window < 1:
+            raise ValueError(f"a window has room for one message or more, not {window}")
+        self._channel = channel
+        self._connection = channel._connection
+        self._routing_key = routing_key
+        self._exchange = exchange
+        self._template = template_of(properties)
+        self._mandatory = mandatory
+        self._window = window
+        self._woken = threading.Semaphore(0)
+        self._wakes_at = -1
+        self._done = self._settled
+        self.in_flight = 0
+        """Messages whose confirm has not come yet."""
+        self.confirmed = 0
+        """Messages that the broker has."""
+        self.failed: list[tuple[bytes, Exception]] = []
+        """Bodies that were not published, each with the reason, in the order of the answers."""
+        self._told = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.flush()
+
+    def send(
+        self,
+        body: Body,
+        routing_key: str | None = None,
+        *,
+        properties: Properties | None = None,
+    ) -> None:
+        """Publish a message as soon as there is room in the window.
+
+        Messages leave together: when the window is full or at `flush`, and at the latest after
+        some milliseconds.
+
+        Raises:
+            ClientError: an earlier message failed, see `failed`; this one was not sent.
+        """
+        if len(self.failed) > self._told:
+            self._raise()
+        connection = self._connection
+        if connection._core.blocked is not None:
+            connection._wait_unblocked()
+        if self.in_flight >= self._window:
+            self._wait_until(self._window - 1)
+        octets = body if type(body) is bytes else bytes(body)
+        template = self._template if properties is None else template_of(properties)
+        with connection._lock:
+            pending = self._channel._publish(
+                octets,
+                self._exchange,
+                self._routing_key if routing_key is None else routing_key,
+                template.encode(len(octets)),
+                mandatory=self._mandatory,
+            )
+            self.in_flight += 1
+            pending.notify = self._done
+
+    def flush(self) -> None:
+        """Wait until every message is confirmed.
+
+        Raises:
+            ClientError: one of them failed; its notes say how many more. TimedOut: some are not
+                confirmed in time.
+        """
+        self._wait_until(0)
+        if len(self.failed) > self._told:
+            self._raise()
+
+    def _wait_until(self, in_flight: int) -> None:
+        """Write what there is, and wait until no more than `in_flight` messages are under way."""
+        with self._connection._lock:
+            self._connection._flush()
+            if self.in_flight <= in_flight:
+                return
+            self._wakes_at = in_flight
+        limit_s = self._connection.timeout_s
+        if not self._woken.acquire(timeout=None if limit_s == float("inf") else limit_s):
+            self._wakes_at = -1
+            raise TimedOut(f"{self.in_flight} messages are not confirmed within {limit_s:g} s")
+
+    def _settled(self, pending: Outcome[None]) -> None:
+        """The core's word, under the lock, that a message is confirmed, or failed."""
+        self.in_flight -= 1
+        if pending.error is None:
+            self.confirmed += 1
+        else:
+            publish: PendingPublish = pending  # type: ignore[assignment]  # we gave it to no other
+            self.failed.append((publish.body, pending.error))
+        if self.in_flight == self._wakes_at:
+            self._wakes_at = -1
+            self._woken.release()
+
+    def _raise(self) -> None:
+        errors = [error for _, error in self.failed[self._told :]]
+        self._told = len(self.failed)
+        if len(errors) > 1:
+            errors[0].add_note(f"and {len(errors) - 1} more of the publisher's messages failed")
+        raise errors[0]
+
+
+def _octets(body: Body) -> bytes:
+    if type(body) is bytes:
+        return body
+    if isinstance(body, str):
+        raise TypeError("a body is bytes: encode the text, or use a Producer with a serializer")
+    return bytes(body)
+
+
+def _copy(properties: Properties | None) -> Properties:
+    """A copy that may be changed."""
+    return Properties() if properties is None else Properties.decode(properties.encode(0))
