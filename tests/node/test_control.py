@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leveret.cli.ask import NodeSocket
 from leveret.node.control.controls import Arguments, ControlError, Controls, NoArguments
@@ -108,6 +110,20 @@ async def test_a_bad_request_is_answered_with_what_is_wrong(
         assert "malformed" == error["kind"]
         assert text in str(error["text"])
         assert "ok" in await ask(stream, b'{"do": "move", "group": 3}')
+
+
+@given(
+    st.binary(max_size=200)
+    | st.dictionaries(
+        st.sampled_from(["do", "group", "node", "x"]),
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.just([{}]),
+    ).map(lambda fields: json.dumps(fields).encode())
+)
+def test_any_line_has_an_answer_and_it_is_one_line(line: bytes) -> None:
+    answer = trio.run(table().answer, line)
+
+    assert b"\n" not in answer
+    assert {"ok"} == json.loads(answer).keys() or json.loads(answer)["error"]["text"]
 
 
 async def test_an_unknown_request_is_told_what_there_is(tmp_path: Path) -> None:
