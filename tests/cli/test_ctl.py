@@ -17,9 +17,15 @@ from leveret.cli.find import find_node
 from leveret.cli.main import cli
 from leveret.node.control.controls import ControlError
 from leveret.node.control.replies import (
+    ClusterStatus,
+    GroupSeen,
+    JoinGuide,
+    MemberSeen,
     Moved,
     NotMoved,
     Rebalanced,
+    Removed,
+    Token,
     Transferred,
 )
 from tests.cli.canned_node import canned_node, cluster_status, node_status
@@ -160,6 +166,52 @@ def test_a_node_and_a_cluster_that_run_side_by_side_are_not_confused(tmp_path: P
         assert tmp_path / ".leveret/cluster/node-1" == find_node(None, "node-1")
 
 
+def group(number: int, *members: int) -> GroupSeen:
+    return GroupSeen(
+        group=number,
+        leader=members[0],
+        term=1,
+        commit_index=1,
+        applied_index=1,
+        last_index=1,
+        members=[
+            MemberSeen(node=node, is_voter=True, role="follower", applied_index=1, lag=0)
+            for node in members
+        ],
+    )
+
+
+def groups(*seen: GroupSeen) -> ClusterStatus:
+    return ClusterStatus(cluster="hares", asked=1, nodes=[], groups=list(seen))
+
+
+def test_a_removal_is_followed_until_no_group_has_the_node(tmp_path: Path) -> None:
+    stages = [
+        groups(group(0, 1, 2, 3), group(1, 1, 2, 3)),
+        groups(group(0, 1, 2), group(1, 1, 2, 3)),
+        groups(group(0, 1, 2), group(1, 1, 2)),
+    ]
+    answers = {"cluster remove": Removed(node=3, name="node-3"), "cluster status": iter(stages)}
+    with canned_node(tmp_path / ".leveret/node-1", answers):
+        result = run("cluster", "remove", "node-3", "--yes")
+
+    assert 0 == result.exit_code
+    assert [
+        "node-3 belongs to the cluster no more",
+        "  still in groups 0 1",
+        "  still in groups 1",
+        "all groups are without node-3",
+    ] == result.output.splitlines()
+
+
+def test_a_removal_asks_first(tmp_path: Path) -> None:
+    with canned_node(tmp_path / ".leveret/node-1", {}):
+        result = CliRunner().invoke(cli, ["ctl", "cluster", "remove", "node-3"], input="n\n")
+
+    assert 1 == result.exit_code
+    assert "Remove node-3 for ever?" in result.output
+
+
 @pytest.mark.parametrize(
     ("before", "text"),
     [
@@ -215,3 +267,28 @@ def test_figures_are_for_people() -> None:
     assert ["0/s", "0.5/s", "12/s", "1,235/s"] == [
         rate_text(rate) for rate in (0, 0.5, 12.3, 1234.6)
     ]
+
+
+def test_the_command_for_another_machine_leaves_open_its_own_address_only(tmp_path: Path) -> None:
+    guide = JoinGuide(cluster="hares", address="192.0.2.1:25672", token="ab" * 32, is_local=False)
+    with canned_node(tmp_path / ".leveret/node-1", {"cluster add": guide}):
+        text = run("cluster", "add").output
+
+    assert (
+        f"  leveret node --join 192.0.2.1:25672 --token {'ab' * 32} --peer-listen HOST:25672\n"
+        in text
+    )
+
+
+def test_a_node_on_loopback_says_how_others_could_reach_it(tmp_path: Path) -> None:
+    guide = JoinGuide(cluster="hares", address="127.0.0.1:25672", token="ab" * 32, is_local=True)
+    with canned_node(tmp_path / ".leveret/node-1", {"cluster add": guide}):
+        text = run("cluster", "add").output
+
+    assert "--peer-listen 127.0.0.1:25680 --listen 127.0.0.1:5680" in text
+    assert "Other machines do not reach 127.0.0.1:25672." in text
+
+
+def test_the_token_is_printed_alone_for_a_file(tmp_path: Path) -> None:
+    with canned_node(tmp_path / ".leveret/node-1", {"cluster token": Token(token="ab" * 32)}):
+        assert f"{'ab' * 32}\n" == run("cluster", "token").output

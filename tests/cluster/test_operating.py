@@ -150,6 +150,8 @@ def test_what_a_dead_node_led_is_shared_out_by_a_rebalance(cluster: Cluster) -> 
     [
         (("transfer", "77", "node-2"), "no group 77; there are 0 (the catalog) to 8"),
         (("transfer", "3", "node-9"), "no node 'node-9'; there are: node-1, node-2, node-3"),
+        (("remove", "node-9", "--yes"), "no node 'node-9'; there are: node-1, node-2, node-3"),
+        (("remove", "node-1", "--yes"), "node-1 would not see its own removal"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_a_remedy(
@@ -159,6 +161,77 @@ def test_what_cannot_be_done_is_said_with_a_remedy(
 
     assert 6 == done.returncode
     assert text in done.stderr
+
+
+def test_a_node_is_not_removed_when_those_that_remain_are_no_majority(cluster: Cluster) -> None:
+    cluster[2].kill()
+    while ask_once(data_of(cluster[0]), "cluster status", ClusterStatus).nodes[2].is_up:
+        pass
+
+    done = ctl("cluster", "remove", "node-2", "--yes", "--data-dir", str(data_of(cluster[0])))
+
+    assert 6 == done.returncode
+    assert "only 1 of the 2 nodes that would remain can be reached" in done.stderr
+    assert 3 == len(ask_once(data_of(cluster[0]), "cluster status", ClusterStatus).nodes)
+
+
+def test_a_node_that_is_removed_leaves_all_groups_and_stops_and_clients_go_on(
+    tmp_path: Path, name: str, publish: Callable[..., Publisher]
+) -> None:
+    cluster = Cluster(nodes.members(tmp_path))
+    try:
+        cluster.heal()
+        with pika.BlockingConnection(pika.URLParameters(cluster.url(0))) as connection:
+            connection.channel().queue_declare(name, durable=True)
+        publisher = publish(cluster.url(0), name)
+        publisher.wait_confirmed(300)
+
+        done = ctl("cluster", "remove", "3", "--yes", "--data-dir", str(data_of(cluster[0])))
+
+        assert 0 == done.returncode, done.stderr
+        assert "all groups are without node-3" in done.stdout
+        publisher.wait_confirmed(len(publisher.confirmed) + 500)
+        publisher.finish()
+        assert 0 == cluster[2].wait_ended()
+        seen = ask_once(data_of(cluster[1]), "cluster status", ClusterStatus)
+        assert [1, 2] == [node.node for node in seen.nodes]
+        assert {(1, 2)} == {tuple(group.voters) for group in seen.groups}
+        assert 0 == cluster[1].stop()
+        assert 0 == cluster[0].stop()
+    finally:
+        cluster.kill_all()
+
+
+def test_a_node_alone_grows_to_two_by_the_command_that_it_gives(tmp_path: Path) -> None:
+    first, second = (nodes.node(tmp_path, data=tmp_path / f"node-{n}") for n in (1, 2))
+    try:
+        first.start()
+        alone = ctl("cluster", "add", "--data-dir", str(data_of(first)))
+        assert 6 == alone.returncode
+        assert "start it again with --peer-listen HOST:25672" in alone.stderr
+        assert 0 == first.stop()
+
+        first.arguments += ["--peer-listen", f"127.0.0.1:{nodes.free_port()}"]
+        first.start()
+        command = next(
+            line.split()
+            for line in ctl("cluster", "add", "--data-dir", str(data_of(first))).stdout.splitlines()
+            if "--join" in line
+        )
+        second.arguments += command[command.index("--join") : command.index("--peer-listen")]
+        second.arguments += ["--peer-listen", f"127.0.0.1:{nodes.free_port()}"]
+        second.start()
+
+        seen = ask_once(data_of(second), "cluster status", ClusterStatus)
+        assert [(1, True), (2, True)] == [(node.node, node.is_up) for node in seen.nodes]
+        assert {(1, 2)} == {tuple(group.voters) for group in seen.groups}
+        tokens = {
+            ctl("cluster", "token", "--data-dir", str(data_of(n))).stdout for n in (first, second)
+        }
+        assert [65] == [len(token) for token in tokens]
+    finally:
+        first.kill()
+        second.kill()
 
 
 def test_counts_are_those_of_what_clients_did(single: LeveretProcess) -> None:

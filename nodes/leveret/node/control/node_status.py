@@ -50,14 +50,11 @@ async def status(parts: NodeParts, _: NoArguments) -> NodeStatus:
         messages_unacked=unacked,
         totals=parts.rates.totals(),
         rates=parts.rates.rates(),
-        groups=[
-            _group(group.status(), sorted(node.id for node in model.nodes()))
-            for group in parts.replicas.groups
-        ],
+        groups=[_group(group.status()) for group in parts.replicas.groups],
     )
 
 
-def _group(status: GroupStatus, voters: list[int]) -> GroupHere:
+def _group(status: GroupStatus) -> GroupHere:
     return GroupHere(
         group=status.number,
         role=status.role.value,
@@ -71,8 +68,8 @@ def _group(status: GroupStatus, voters: list[int]) -> GroupHere:
             node: MemberLag(match_index=peer.match_index, lag=peer.lag)
             for node, peer in status.peers.items()
         },
-        voters=voters,
-        learners=[],
+        voters=sorted(status.voters),
+        learners=sorted(status.learners),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .cluster_status import cluster_status
 from .controls import Controls, NoArguments
+from .joining import add, token
 from .leadership import (
     MoveArguments,
     PreferArguments,
@@ -16,6 +17,7 @@ from .leadership import (
     transfer,
     transfer_here,
 )
+from .membership import MemberArguments, remove
 from .node_status import status
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     controls.add("cluster status", NoArguments, partial(cluster_status, parts, admin))
     controls.add("cluster transfer", TransferArguments, partial(transfer, parts, admin))
     controls.add("cluster rebalance", NoArguments, partial(rebalance, admin))
+    controls.add("cluster remove", MemberArguments, partial(remove, parts, admin))
+    controls.add("cluster add", NoArguments, partial(add, parts))
+    controls.add("cluster token", NoArguments, partial(token, parts))
     # What nodes ask each other, so that an operator may ask any.
     controls.add("node transfer", MoveArguments, partial(transfer_here, parts))
     controls.add("node prefer", PreferArguments, partial(prefer_here, parts))
