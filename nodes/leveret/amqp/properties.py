@@ -102,6 +102,10 @@ class Properties:
 
     `timestamp` is in seconds since 1970, `expiration` a decimal string in milliseconds.
     Reading an attribute of a view may raise AmqpError 502 if the header is malformed.
+
+    Example:
+        >>> Properties(content_type="text/plain", headers={"hare": 1}).headers
+        {'hare': 1}
     """
 
     __slots__ = (*(name for name, _ in PROPERTIES), "_header", "_table")

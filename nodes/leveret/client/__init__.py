@@ -16,6 +16,7 @@ from leveret.amqp import Properties
 
 from .channel import Channel
 from .connection import Connection, connect
+from .consumer import Consumer, ConsumerStatistics, Retry
 from .deliveries import Deliveries
 from .errors import (
     AccessRefused,
@@ -42,10 +43,15 @@ from .errors import (
     VirtualHostRefused,
 )
 from .message import Message
+from .producer import Producer, ProducerStatistics
 from .publisher import Publisher
 from .results import ConnectionStatistics, Guarantee, Queue
+from .serializers import JSON, MSGPACK, RAW, Serializer
 
 __all__ = [
+    "JSON",
+    "MSGPACK",
+    "RAW",
     "AccessRefused",
     "AlreadySettled",
     "AuthenticationRefused",
@@ -58,7 +64,9 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionLost",
     "ConnectionStatistics",
+    "Consumer",
     "ConsumerCancelled",
+    "ConsumerStatistics",
     "Deliveries",
     "Guarantee",
     "InvalidUrl",
@@ -67,12 +75,16 @@ __all__ = [
     "Misuse",
     "NotFound",
     "PreconditionFailed",
+    "Producer",
+    "ProducerStatistics",
     "Properties",
     "PublishRefused",
     "Publisher",
     "Queue",
     "ReplyLost",
     "ResourceLocked",
+    "Retry",
+    "Serializer",
     "TimedOut",
     "TransactionLost",
     "Unroutable",

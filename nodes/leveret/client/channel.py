@@ -345,6 +345,14 @@ class Channel(Declarations):
 
         Raises:
             Misuse: the channel is not transactional.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with connect(url) as connection:
+            ...         async with connection.channel(transactional=True) as channel:
+            ...             await channel.publish(b"never mind", "hello")
+            ...             await channel.rollback()
+            >>> trio.run(main)  # doctest: +SKIP
         """
         if self._core.is_transaction_lost:
             self._core.is_transaction_lost = False  # the broker did it for us
@@ -461,6 +469,19 @@ class Channel(Declarations):
 
         Raises:
             Misuse: the request does not say where its reply goes.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with connect(url) as connection, connection.channel() as channel:
+            ...         queue = await channel.declare_queue(exclusive=True)
+            ...         asked = Properties(reply_to=queue.name, correlation_id="7")
+            ...         await channel.publish(b"ab", queue.name, properties=asked)
+            ...         request = await channel.get(queue, no_ack=True)
+            ...         await channel.reply(request, request.body * 2)
+            ...         reply = await channel.get(queue, no_ack=True)
+            ...         print(reply.body, reply.properties.correlation_id)
+            >>> trio.run(main)
+            b'abab' 7
         """
         to = request.properties.reply_to
         if not to:

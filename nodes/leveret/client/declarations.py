@@ -205,7 +205,14 @@ class Declarations:
         *,
         arguments: Mapping[str, Value] | None = None,
     ) -> None:
-        """Take a binding between exchanges back, see `bind_exchange`."""
+        """Take a binding between exchanges back, see `bind_exchange`.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with connect(url) as connection, connection.channel() as channel:
+            ...         await channel.unbind_exchange("amq.fanout", "amq.topic", "field.#")
+            >>> trio.run(main)
+        """
         await self._ask(
             spec.ExchangeUnbind(
                 destination=destination,
@@ -260,9 +267,9 @@ class Declarations:
         Example:
             >>> async def main() -> None:
             ...     async with connect(url) as connection, connection.channel() as channel:
-            ...         await channel.declare_queue("hello")
-            ...         await channel.publish(b"unread", "hello")
-            ...         print(await channel.purge_queue("hello"))
+            ...         await channel.declare_queue("unread")
+            ...         await channel.publish(b"unread", "unread")
+            ...         print(await channel.purge_queue("unread"))
             >>> trio.run(main)
             1
         """

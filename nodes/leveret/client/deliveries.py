@@ -87,6 +87,16 @@ class Deliveries:
         """End the consumer; what it was given and the program did not take returns.
 
         Done by itself at the end of `async with`. Shielded, for `CANCEL_WITHIN_S` at most.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with connect(url) as connection, connection.channel() as channel:
+            ...         queue = await channel.declare_queue(exclusive=True)
+            ...         deliveries = channel.consume(queue)
+            ...         with trio.move_on_after(0.1):
+            ...             await anext(deliveries)
+            ...         await deliveries.cancel()
+            >>> trio.run(main)
         """
         consumer = self._consumer
         if consumer is not None and not consumer.is_over:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from .core.templates import template_of
-from .waiting import Parking
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Publisher:
-    """Made by `Channel.publisher`. Used by one task at a time.
+    """Made by `Channel.publisher`. Several tasks may use it together.
 
     Example:
         >>> async def main() -> None:
@@ -53,9 +52,9 @@ class Publisher:
         self._template = template_of(properties)
         self._mandatory = mandatory
         self._window = window
-        self._parking = Parking()
+        self._senders = trio.lowlevel.ParkingLot()
+        self._flushers = trio.lowlevel.ParkingLot()
         self._done = self._settled
-        self._room_at = window - 1
         self.in_flight = 0
         """Messages whose confirm has not come yet."""
         self.confirmed = 0
@@ -87,17 +86,25 @@ class Publisher:
 
         Raises:
             ClientError: an earlier message failed, see `failed`; this one was not sent.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with connect(url) as connection, connection.channel() as channel:
+            ...         queue = await channel.declare_queue(exclusive=True)
+            ...         async with channel.publisher(queue.name) as publisher:
+            ...             await publisher.send(b"one")
+            ...             text = Properties(content_type="text/plain")
+            ...             await publisher.send(b"two", properties=text)
+            >>> trio.run(main)
         """
         if len(self.failed) > self._told:
             self._raise()
         blocked = self._connection._core.blocked is not None
         if blocked:
             await self._connection._until_unblocked()
-        if self.in_flight >= self._window:
-            self._room_at = self._window - 1
-            await self._parking.wait()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self.in_flight >= self._window:
+            await self._senders.park()
         template = self._template if properties is None else template_of(properties)
         octets = body if type(body) is bytes else bytes(body)
         pending = self._channel._publish(
@@ -115,10 +122,20 @@ class Publisher:
 
         Raises:
             ClientError: one of them failed; its notes say how many more.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with connect(url) as connection, connection.channel() as channel:
+            ...         queue = await channel.declare_queue(exclusive=True)
+            ...         async with channel.publisher(queue.name) as publisher:
+            ...             await publisher.send(b"one")
+            ...             await publisher.flush()
+            ...             print(publisher.in_flight)
+            >>> trio.run(main)
+            0
         """
         while self.in_flight:
-            self._room_at = 0
-            await self._parking.wait()
+            await self._flushers.park()
         if len(self.failed) > self._told:
             self._raise()
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -131,8 +148,10 @@ class Publisher:
         else:
             publish: PendingPublish = pending  # type: ignore[assignment]  # we gave it to no other
             self.failed.append((publish.body, pending.error))
-        if self.in_flight <= self._room_at:
-            self._parking.wake()
+        if self._senders:
+            self._senders.unpark()
+        if not self.in_flight and self._flushers:
+            self._flushers.unpark_all()
 
     def _raise(self) -> None:
         errors = [error for _, error in self.failed[self._told :]]

@@ -285,11 +285,25 @@ class Channel(Declarations):
         Raises:
             TransactionLost: the connection broke before: the broker has rolled back.
             ConnectionLost: it broke in the middle of the commit, whose outcome is not known.
+
+        Example:
+            >>> with connect(url) as connection:  # doctest: +SKIP
+            ...     channel = connection.channel(transactional=True)
+            ...     channel.publish(b"one", "hello")
+            ...     channel.publish(b"two", "hello")
+            ...     channel.commit()
         """
         self._end_transaction(spec.TxCommit(), spec.TxCommitOk)
 
     def rollback(self) -> None:
-        """Undo what was published and acknowledged since the last commit."""
+        """Undo what was published and acknowledged since the last commit.
+
+        Example:
+            >>> with connect(url) as connection:  # doctest: +SKIP
+            ...     channel = connection.channel(transactional=True)
+            ...     channel.publish(b"never mind", "hello")
+            ...     channel.rollback()
+        """
         if self._core.is_transaction_lost:
             self._core.is_transaction_lost = False  # the broker did it for us
             return
@@ -301,6 +315,12 @@ class Channel(Declarations):
 
         Raises:
             TransactionLost, ConnectionLost: as `commit`.
+
+        Example:
+            >>> with connect(url) as connection:  # doctest: +SKIP
+            ...     channel = connection.channel(transactional=True)
+            ...     with channel.transaction():
+            ...         channel.publish(b"all or nothing", "hello")
         """
         try:
             yield
@@ -391,6 +411,16 @@ class Channel(Declarations):
 
         Raises:
             Misuse: the request does not say where its reply goes.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     queue = channel.declare_queue(exclusive=True)
+            ...     asked = Properties(reply_to=queue.name, correlation_id="7")
+            ...     channel.publish(b"ab", queue.name, properties=asked)
+            ...     request = channel.get(queue, no_ack=True)
+            ...     channel.reply(request, request.body * 2)
+            ...     print(channel.get(queue, no_ack=True).body)
+            b'abab'
         """
         to = request.properties.reply_to
         if not to:
@@ -462,6 +492,13 @@ class Deliveries:
         """End the consumer, and the loops over it; what nobody took returns to the queue.
 
         May be called from any thread.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     deliveries = channel.consume(channel.declare_queue(exclusive=True))
+            ...     deliveries.cancel()
+            ...     print(list(deliveries))
+            []
         """
         with self._connection._lock:
             if self._core.is_over:
@@ -585,6 +622,13 @@ class Publisher:
 
         Raises:
             ClientError: an earlier message failed, see `failed`; this one was not sent.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     queue = channel.declare_queue(exclusive=True)
+            ...     with channel.publisher(queue.name) as publisher:
+            ...         publisher.send(b"one")
+            ...         publisher.send(b"two", properties=Properties(content_type="text/plain"))
         """
         if len(self.failed) > self._told:
             self._raise()
@@ -612,6 +656,15 @@ class Publisher:
         Raises:
             ClientError: one of them failed; its notes say how many more. TimedOut: some are not
                 confirmed in time.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     queue = channel.declare_queue(exclusive=True)
+            ...     with channel.publisher(queue.name) as publisher:
+            ...         publisher.send(b"one")
+            ...         publisher.flush()
+            ...         print(publisher.in_flight)
+            0
         """
         self._wait_until(0)
         if len(self.failed) > self._told:

@@ -164,7 +164,7 @@ class Connection:
             >>> connection.close()
             >>> connection.channel()
             Traceback (most recent call last):
-            leveret.client.errors.ConnectionClosed: the connection was closed by the program: …
+            leveret.client.errors.ConnectionClosed: the connection was closed by the ...
         """
         core = self._core
         ended: Outcome[None] = Outcome()

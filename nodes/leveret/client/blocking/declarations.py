@@ -195,7 +195,12 @@ class Declarations:
         *,
         arguments: Mapping[str, Value] | None = None,
     ) -> None:
-        """Take a binding between exchanges back, see `bind_exchange`."""
+        """Take a binding between exchanges back, see `bind_exchange`.
+
+        Example:
+            >>> with connect(url) as connection, connection.channel() as channel:
+            ...     channel.unbind_exchange("amq.fanout", "amq.topic", "field.#")
+        """
         self._ask(
             spec.ExchangeUnbind(
                 destination=destination,
@@ -216,7 +221,7 @@ class Declarations:
 
         Example:
             >>> with connect(url) as connection, connection.channel() as channel:
-            ...     channel.declare_queue("old")
+            ...     queue = channel.declare_queue("old")
             ...     channel.publish(b"forgotten", "old")
             ...     print(channel.delete_queue("old"))
             1
@@ -245,9 +250,9 @@ class Declarations:
 
         Example:
             >>> with connect(url) as connection, connection.channel() as channel:
-            ...     channel.declare_queue("hello")
-            ...     channel.publish(b"unread", "hello")
-            ...     print(channel.purge_queue("hello"))
+            ...     queue = channel.declare_queue("unread")
+            ...     channel.publish(b"unread", "unread")
+            ...     print(channel.purge_queue("unread"))
             1
         """
         method = spec.QueuePurge(queue=name_of(queue))
