@@ -16,8 +16,10 @@ child a robust connection opens a transport of its own when it is used first; wh
 stays with the parent.
 """
 
-from .channel import Channel, Deliveries, Publisher
+from .channel import Channel
 from .connection import Connection, connect
+from .deliveries import Deliveries
 from .message import Message
+from .publisher import Publisher
 
 __all__ = ["Channel", "Connection", "Deliveries", "Message", "Publisher", "connect"]

@@ -7,8 +7,6 @@ tasks. What the methods do is said at length in `leveret.client.channel`.
 from __future__ import annotations
 
 import itertools
-import threading
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
@@ -29,27 +27,24 @@ from leveret.client.errors import (
 )
 
 from .declarations import Declarations
+from .deliveries import CLOSE_WITHIN_S, Deliveries
 from .message import Message
+from .publisher import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Mapping
     from types import TracebackType
 
     from leveret.amqp.fields import Value
     from leveret.client.core.channel import ChannelCore
-    from leveret.client.core.consumer import ConsumerCore
     from leveret.client.core.message import BaseMessage
     from leveret.client.core.window import PendingPublish
     from leveret.client.results import Queue
 
     from .connection import Connection
 
-CLOSE_WITHIN_S: Final = 3.0
-"""How long the broker may take to answer a channel.close or basic.cancel."""
 PREFETCH: Final = 100
 """Messages that a consumer is given ahead of its acknowledgements, by default."""
-_FLUSH_AT: Final = 32
-"""Acknowledgements that are told at once, though there are more messages to take."""
 
 Body = bytes | bytearray | memoryview
 
@@ -450,256 +445,6 @@ class Channel(Declarations):
                     core.replies.take = core.take_reply
                     connection._flush()
         connection._wait(core.replies.started)
-
-
-class Deliveries:
-    """Made by `Channel.consume`.
-
-    Example:
-        >>> with connect(url) as connection, connection.channel() as channel:
-        ...     queue = channel.declare_queue(exclusive=True)
-        ...     channel.publish(b"one", queue.name)
-        ...     with channel.consume(queue) as deliveries:
-        ...         message = next(deliveries)
-        ...         print(message.body, message.ack())
-        b'one' True
-    """
-
-    def __init__(self, channel: Channel, core: ConsumerCore, timeout_s: float) -> None:
-        self._channel = channel
-        self._core = core
-        self._timeout_s = timeout_s
-        self._connection = channel._connection
-        self._waiters: list[threading.Lock] = []
-
-    @property
-    def buffered(self) -> int:
-        """Messages that have come and were not taken yet."""
-        return len(self._core.ready)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.cancel()
-
-    def cancel(self) -> None:
-        """End the consumer, and the loops over it; what nobody took returns to the queue.
-
-        May be called from any thread.
-
-        Example:
-            >>> with connect(url) as connection, connection.channel() as channel:
-            ...     deliveries = channel.consume(channel.declare_queue(exclusive=True))
-            ...     deliveries.cancel()
-            ...     print(list(deliveries))
-            []
-        """
-        with self._connection._lock:
-            if self._core.is_over:
-                return
-            call = self._channel._core.cancel(self._core)
-            self._connection._flush()
-        with suppress(ClientError):
-            self._connection._wait(call, CLOSE_WITHIN_S)
-
-    def __iter__(self) -> Iterator[Message]:
-        return self
-
-    def __next__(self) -> Message:
-        """The next message; waits for it."""
-        ready = self._core.ready
-        deadline: float | None = None
-        while True:
-            try:
-                message = ready.popleft()
-            except IndexError:
-                pass
-            else:
-                if len(self._channel._core.life.acks) >= _FLUSH_AT:
-                    with self._connection._lock:
-                        self._connection._flush()
-                return message  # type: ignore[return-value]  # the core makes this kind
-            if deadline is None:
-                deadline = time.monotonic() + self._timeout_s
-            woken = threading.Lock()
-            woken.acquire()
-            with self._connection._lock:
-                self._connection._flush()
-                if ready:
-                    continue
-                if self._core.is_over:
-                    if self._core.error is None:
-                        raise StopIteration
-                    raise again(self._core.error)
-                self._waiters.append(woken)
-                self._core.notify = self._wake
-            left_s = deadline - time.monotonic()
-            if left_s == float("inf"):
-                woken.acquire()
-            elif not woken.acquire(timeout=max(left_s, 0)):
-                with self._connection._lock:
-                    if not ready:
-                        raise StopIteration
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for woken in waiters:
-            woken.release()
-
-
-class Publisher:
-    """Made by `Channel.publisher`. Used by one thread at a time.
-
-    Example:
-        >>> with connect(url) as connection, connection.channel() as channel:
-        ...     queue = channel.declare_queue(exclusive=True)
-        ...     with channel.publisher(queue.name) as publisher:
-        ...         for number in range(10):
-        ...             publisher.send(b"message %d" % number)
-        ...     print(publisher.confirmed)
-        10
-    """
-
-    def __init__(
-        self,
-        channel: Channel,
-        *,
-        routing_key: str,
-        exchange: str,
-        properties: Properties | None,
-        mandatory: bool,
-        window: int,
-    ) -> None:
-        if window < 1:
-            raise ValueError(f"a window has room for one message or more, not {window}")
-        self._channel = channel
-        self._connection = channel._connection
-        self._routing_key = routing_key
-        self._exchange = exchange
-        self._template = template_of(properties)
-        self._mandatory = mandatory
-        self._window = window
-        self._woken = threading.Semaphore(0)
-        self._wakes_at = -1
-        self._done = self._settled
-        self.in_flight = 0
-        """Messages whose confirm has not come yet."""
-        self.confirmed = 0
-        """Messages that the broker has."""
-        self.failed: list[tuple[bytes, Exception]] = []
-        """Bodies that were not published, each with the reason, in the order of the answers."""
-        self._told = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.flush()
-
-    def send(
-        self,
-        body: Body,
-        routing_key: str | None = None,
-        *,
-        properties: Properties | None = None,
-    ) -> None:
-        """Publish a message as soon as there is room in the window.
-
-        Messages leave together: when the window is full or at `flush`, and at the latest after
-        some milliseconds.
-
-        Raises:
-            ClientError: an earlier message failed, see `failed`; this one was not sent.
-
-        Example:
-            >>> with connect(url) as connection, connection.channel() as channel:
-            ...     queue = channel.declare_queue(exclusive=True)
-            ...     with channel.publisher(queue.name) as publisher:
-            ...         publisher.send(b"one")
-            ...         publisher.send(b"two", properties=Properties(content_type="text/plain"))
-        """
-        if len(self.failed) > self._told:
-            self._raise()
-        connection = self._connection
-        if connection._core.blocked is not None:
-            connection._wait_unblocked()
-        if self.in_flight >= self._window:
-            self._wait_until(self._window - 1)
-        octets = body if type(body) is bytes else bytes(body)
-        template = self._template if properties is None else template_of(properties)
-        with connection._lock:
-            pending = self._channel._publish(
-                octets,
-                self._exchange,
-                self._routing_key if routing_key is None else routing_key,
-                template.encode(len(octets)),
-                mandatory=self._mandatory,
-            )
-            self.in_flight += 1
-            pending.notify = self._done
-
-    def flush(self) -> None:
-        """Wait until every message is confirmed.
-
-        Raises:
-            ClientError: one of them failed; its notes say how many more. TimedOut: some are not
-                confirmed in time.
-
-        Example:
-            >>> with connect(url) as connection, connection.channel() as channel:
-            ...     queue = channel.declare_queue(exclusive=True)
-            ...     with channel.publisher(queue.name) as publisher:
-            ...         publisher.send(b"one")
-            ...         publisher.flush()
-            ...         print(publisher.in_flight)
-            0
-        """
-        self._wait_until(0)
-        if len(self.failed) > self._told:
-            self._raise()
-
-    def _wait_until(self, in_flight: int) -> None:
-        """Write what there is, and wait until no more than `in_flight` messages are under way."""
-        with self._connection._lock:
-            self._connection._flush()
-            if self.in_flight <= in_flight:
-                return
-            self._wakes_at = in_flight
-        limit_s = self._connection.timeout_s
-        if not self._woken.acquire(timeout=None if limit_s == float("inf") else limit_s):
-            self._wakes_at = -1
-            raise TimedOut(f"{self.in_flight} messages are not confirmed within {limit_s:g} s")
-
-    def _settled(self, pending: Outcome[None]) -> None:
-        """The core's word, under the lock, that a message is confirmed, or failed."""
-        self.in_flight -= 1
-        if pending.error is None:
-            self.confirmed += 1
-        else:
-            publish: PendingPublish = pending  # type: ignore[assignment]  # we gave it to no other
-            self.failed.append((publish.body, pending.error))
-        if self.in_flight == self._wakes_at:
-            self._wakes_at = -1
-            self._woken.release()
-
-    def _raise(self) -> None:
-        errors = [error for _, error in self.failed[self._told :]]
-        self._told = len(self.failed)
-        if len(errors) > 1:
-            errors[0].add_note(f"and {len(errors) - 1} more of the publisher's messages failed")
-        raise errors[0]
 
 
 def _octets(body: Body) -> bytes:
