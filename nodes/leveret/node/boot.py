@@ -61,7 +61,13 @@ from .founding import found_if_new
 from .introductions import Introductions
 from .lost_nodes import LostNodes
 from .majority import Majority
-from .membership import become_member, provide_credentials, renew_incarnation, settled
+from .membership import (
+    become_member,
+    note_removal,
+    provide_credentials,
+    renew_incarnation,
+    settled,
+)
 from .outside import REAL
 from .roster import Roster, desired_members
 from .space import give_space_back
@@ -279,13 +285,14 @@ async def _run(
         peer=str(member.members[node]),
         is_fresh=lambda: replicas.is_fresh,
     )
+    removal = trio.Event()
     roster = Roster(
         member,
         disk=disk,
         catalog=catalog,
         links=peers,
         introductions=introductions,
-        removed=partial(_removed, stop),
+        removed=partial(_removed, stop, removal),
     )
     timers = Timers()
     async with trio.open_nursery() as ground:
@@ -409,10 +416,13 @@ async def _run(
             await listener.close_all(SHUTDOWN_REASON)
         await _write_last(replicas)
         ground.cancel_scope.cancel()
+    if removal.is_set():
+        await note_removal(disk)
 
 
-def _removed(stop: trio.Event) -> None:
-    """End a node that the cluster has removed."""
+def _removed(stop: trio.Event, removal: trio.Event) -> None:
+    """End a node that the cluster has removed, for ever."""
+    removal.set()
     log.warning("this node was removed from the cluster: it stops, its data folder may be deleted")
     stop.set()
 
