@@ -76,7 +76,10 @@ async def register(
                 RegisterNode(
                     member.node,
                     member.name,
-                    tuple(f"amqp://{address}" for address in config.amqp.listen),
+                    (
+                        *(f"amqp://{address}" for address in config.amqp.listen),
+                        *(f"amqps://{address}" for address in config.amqp.tls_listen),
+                    ),
                     boot,
                     str(member.members[member.node]),
                     member.incarnation,
