@@ -141,18 +141,6 @@ def test_what_a_lost_node_released_and_never_settled_is_ready_again() -> None:
     assert [(d.sequence, d.redelivered) for d in deliveries] == [(2, True), (3, True), (4, True)]
 
 
-def test_what_a_lost_node_was_sent_without_acknowledgement_is_ready_again() -> None:
-    dispatcher = fresh_dispatcher(2)
-    there = Consumer((2, 1), prefetch=0, no_ack=True, exclusive=False)
-    dispatcher.add(there)
-    assert handed(dispatcher) == {1: [1, 2]}
-
-    dispatcher.remove(there)
-    dispatcher.lose_node(2)
-
-    assert dispatcher.ready == 2
-
-
 def test_a_settlement_that_comes_after_all_takes_the_message_from_where_it_is() -> None:
     state = queue_with(2)
     dispatcher = new_dispatcher(state)
@@ -169,6 +157,22 @@ def test_a_settlement_that_comes_after_all_takes_the_message_from_where_it_is() 
 
     assert dispatcher.ready == 0
     assert dispatcher.unacked == 0
+
+
+def test_the_mark_is_wanted_when_all_before_it_went_without_this_leader() -> None:
+    state = queue_with(10 * MARK_STEP, mark=MARK_STEP)
+    dispatcher = Dispatcher(state)
+    first = consumer(1, prefetch=1)
+    dispatcher.add(first)
+    dispatcher.claim(first, [2])
+    # Others had these of the leader before; their settlements were under way.
+    dispatcher.settled(state.settle([(1, 1), (3, MARK_STEP - 1)]))
+    dispatcher.release([2])
+
+    assert handed(dispatcher) == {}
+    assert dispatcher.wants_mark()
+    state.mark = dispatcher.next_mark()
+    assert handed(dispatcher) == {1: [MARK_STEP]}
 
 
 def test_a_claim_keeps_a_message_from_others() -> None:

@@ -308,6 +308,9 @@ class Dispatcher:
             if sequence in self._ahead:
                 continue
             if sequence >= self._state.mark:
+                # All below is handed out or gone, perhaps by another leader's doing: if the
+                # cursor stayed there, the mark would seem to be far ahead, and never be moved.
+                self._pass_to(sequence)
                 return
             yield Delivery(sequence, location, redelivered=sequence < self._suspect_below)
 
@@ -316,16 +319,19 @@ class Dispatcher:
         if sequence < self._cursor:
             del self._returned[sequence]
         else:
-            if self._ahead:
-                # What the cursor passes is in no structure from now on but `_holders`.
-                self._ahead.difference_update(range(self._cursor, sequence))
+            self._pass_to(sequence)
             self._cursor = sequence + 1
         consumer.unwritten += 1
         consumer.unwritten_bytes += delivery.location.size
-        if consumer.no_ack:
-            self._settling[sequence] = consumer.key[0]
-        else:
+        if not consumer.no_ack:
             self._hold(consumer, sequence)
+
+    def _pass_to(self, sequence: int) -> None:
+        """Move the cursor to `sequence`: nothing before it is fresh."""
+        if self._ahead:
+            # What the cursor passes is in no structure from now on but `_holders`.
+            self._ahead.difference_update(range(self._cursor, sequence))
+        self._cursor = sequence
 
     def _hold(self, consumer: Consumer, sequence: int) -> None:
         self._holders[sequence] = consumer

@@ -23,7 +23,7 @@ from .access import LoginRefused, VirtualHostRefused
 from .connection import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from leveret.amqp import Method, ServerConnection
     from leveret.amqp.events import Event
@@ -64,11 +64,8 @@ class Greeting:
         frame_max: int,
         heartbeat_s: int,
         refused_login_delay_s: float,
-        cluster_addresses: Callable[[], Sequence[str]],
     ) -> None:
-        """`cluster_addresses`: gives the URLs of all nodes, for clients that lose theirs."""
-        self._cluster_addresses = cluster_addresses
-        self._properties: dict[str, Value] = {
+        self.properties: dict[str, Value] = {
             "capabilities": CAPABILITIES,
             "cluster_name": cluster_name,
             "copyright": "Copyright (c) the authors of Leveret",
@@ -84,11 +81,6 @@ class Greeting:
         self.frame_max = frame_max
         self.heartbeat_s = heartbeat_s
         self.refused_login_delay_s = refused_login_delay_s
-
-    @property
-    def properties(self) -> dict[str, Value]:
-        """What connection.start says now."""
-        return {**self._properties, "cluster_addresses": list(self._cluster_addresses())}
 
 
 class HandshakeFailed(Exception):

@@ -434,8 +434,6 @@ class QueueActor(Actor[QueueMessage]):
                     go_on()
 
     def _dispatch(self, lead: Dispatcher) -> None:
-        if lead.active and lead.wants_mark():
-            self._move_mark(lead)
         dropped: list[int] = []
         for consumer, deliveries in lead.dispatch():
             if consumer.no_ack:
@@ -445,6 +443,8 @@ class QueueActor(Actor[QueueMessage]):
             self._log.submit(
                 machine.settle(self.uid, to_ranges(dropped)), _nothing, is_urgent=False
             )
+        if lead.active and lead.wants_mark():
+            self._move_mark(lead)
 
     def _move_mark(self, lead: Dispatcher) -> None:
         if not self._marking:
