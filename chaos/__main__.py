@@ -12,7 +12,7 @@ import click
 
 from chaos.kill import kill_often
 from chaos.load import LoadEnded
-from chaos.simulation.command import sim
+from chaos.simulation.command import mutations, sim
 from chaos.simulation.raft import SimulationFailed, run_seed
 from tests.support import nodes
 
@@ -28,6 +28,7 @@ def chaos(context: click.Context) -> None:
 
 
 chaos.add_command(sim)
+chaos.add_command(mutations)
 
 
 @chaos.command()

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 
 import click
 
@@ -107,6 +108,49 @@ def sim(
         f" simulated={simulated_s / 3600:.2f}h {counts} in {time.monotonic() - began_s:.0f} s"
     )
     if failed:
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--only", default="", help="These mistakes only, such as no-sync,two-votes.")
+@click.option("--hunt", is_flag=True, help="Look for seeds that find them, in place of the known.")
+@click.option("--seeds", default="0-299", show_default=True, help="Where to hunt.")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes at a time.")
+def mutations(only: str, hunt: bool, seeds: str, jobs: int) -> None:  # noqa: FBT001 - click's
+    """Plant known mistakes one at a time, and see that the simulation finds each.
+
+    Replays for each the seeds that are known to find it, until one does.
+    """
+    names = only.split(",") if only else list(MUTATIONS)
+    unknown = [name for name in names if name not in MUTATIONS]
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(MUTATIONS)}")
+    missed = []
+    for name in names:
+        chosen = _seeds(seeds) if hunt else MUTATIONS[name].seeds
+        found = None
+        cpu_s = 0.0
+        mutation = MUTATIONS[name]
+        wanted = [
+            Job(seed, mutation.kinds, mutation=name, simulator=mutation.simulator)
+            for seed in chosen
+        ]
+        with closing(run_seeds(wanted, processes=min(jobs, len(chosen)))) as summaries:
+            for summary in summaries:
+                cpu_s += summary.cpu_s
+                if summary.problems:
+                    found = summary
+                    break
+        if found is None:
+            missed.append(name)
+        where = f"seed {found.seed:<4}" if found else "not found"
+        what = found.problems[0][:100] if found else f"in {len(chosen)} seeds"
+        print(f"{name:<26} {where:<10} {cpu_s:6.0f} s  {what}", flush=True)
+    print(
+        f"{'FAIL' if missed else 'PASS'} mistakes={len(names)} found={len(names) - len(missed)}"
+        f" missed={','.join(missed) or 'none'}"
+    )
+    if missed:
         sys.exit(1)
 
 

@@ -223,15 +223,18 @@ class Nemesis:
         return (node,)
 
     async def _disk_error(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
-        self._world.hosts[node].disk.faults.failing_syncs = 1
+        host = self._world.hosts[node]
+        host.has_bad_disk = True
+        host.disk.faults.failing_syncs = 1
         await trio.lowlevel.checkpoint()
         return (node,)
 
     async def _full_disk(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
-        disk = self._world.hosts[node].disk
-        disk.faults.capacity_bytes = disk.used_bytes() + int(long_s * 20_000)
+        host = self._world.hosts[node]
+        host.has_bad_disk = True
+        host.disk.faults.capacity_bytes = host.disk.used_bytes() + int(long_s * 20_000)
         await trio.sleep(long_s)
-        disk.faults.capacity_bytes = None
+        host.disk.faults.capacity_bytes = None
         return (node,)
 
     async def _clock(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:

@@ -8,13 +8,14 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chaos.simulation.faults import KINDS
 from chaos.simulation.mutations import mutated
+from chaos.simulation.raft import SimulationFailed, run_seed
 from chaos.simulation.scenario import plan, simulate
 
 if TYPE_CHECKING:
@@ -28,12 +29,17 @@ SEEDS_PER_PROCESS: Final = 25
 
 @dataclass(frozen=True)
 class Job:
-    """A seed to run. kinds: faults to draw from. mutation: a planted mistake, or none."""
+    """A seed to run.
+
+    kinds: faults to draw from. nodes: how many, instead of drawing. mutation: a planted mistake.
+    simulator: "nodes", or "engines" for consensus alone.
+    """
 
     seed: int
     kinds: tuple[str, ...] = KINDS
     nodes: int | None = None
     mutation: str = ""
+    simulator: str = "nodes"
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,9 @@ class StoodStill(Exception):
     """The program did not let the virtual clock go on."""
 
 
-def run_seeds(jobs: Iterable[Job], *, processes: int) -> Iterator[Summary]:
+def run_seeds(jobs: Iterable[Job], *, processes: int) -> Generator[Summary, None, None]:
     """Run all, in so many processes, and yield what they gave in the order of `jobs`."""
-    if processes == 1:
+    if processes <= 1:
         yield from map(run_job, jobs)
         return
     # Fresh interpreters: what one has seen must not reach into a run.
@@ -82,12 +88,16 @@ def run_job(job: Job) -> Summary:
     trace, simulated_s, counts = "", 0.0, Counter[str]()
     try:
         with _limited(), mutated(job.mutation):
-            result = simulate(planned)
+            if job.simulator == "engines":
+                counts, problems = run_seed(job.seed), ()
+            else:
+                result = simulate(planned)
+                problems = tuple(result.problems)
+                trace, simulated_s, counts = result.trace, result.simulated_s, result.counts
+    except SimulationFailed as error:
+        problems = (str(error),)
     except Exception as error:  # noqa: BLE001 - the runner reports whatever a seed ends with
-        problems = (f"the run ended with {type(error).__name__}: {_last_words(error)}",)
-    else:
-        problems = tuple(result.problems)
-        trace, simulated_s, counts = result.trace, result.simulated_s, result.counts
+        problems = (f"the run ended with {_last_words(error)}",)
     gc.collect()
     return Summary(
         seed=job.seed,

@@ -9,7 +9,6 @@ until it goes on. That is done in trio's own queue of runnable tasks, see `Holdi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -108,12 +107,3 @@ def _queue() -> HoldingQueue:
     queue = GLOBAL_RUN_CONTEXT.runner.runq
     assert isinstance(queue, HoldingQueue)
     return queue
-
-
-def in_process(process: Process, start: Callable[[], None]) -> None:
-    """Call `start`; tasks that it starts belong to `process`."""
-    token = HERE.set(process)
-    try:
-        start()
-    finally:
-        HERE.reset(token)

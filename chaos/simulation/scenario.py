@@ -157,13 +157,25 @@ async def _play(world: World, plan: Plan, history: History) -> list[str]:
         clients.consuming = False
     await clients.note_depths("drained", within_s=DEPTH_S)
     problems = await _compare(world, history)
-    world.trace("killing all")
-    for node in world.nodes:
-        world.kill(node)
+    await _end_all(world)
     if not await _all_serve(world, within_s=SERVING_S):
         return [*problems, "the cluster does not serve clients after it was killed whole"]
     await clients.note_depths("restarted", within_s=DEPTH_S)
     return problems
+
+
+async def _end_all(world: World) -> None:
+    """Kill all nodes, or cut the power of all, as the seed says."""
+    is_kill = world.rng("end").random() < 0.5
+    for node in world.nodes:
+        if is_kill:
+            world.kill(node)
+        else:
+            world.cut_power(node)
+    if not is_kill:
+        await trio.sleep(1.0)
+        for node in world.nodes:
+            world.power_on(node)
 
 
 async def _probe(clients: Clients, node: int, queue: str, healed_s: float) -> None:

@@ -16,7 +16,7 @@ from chaos.simulation.scenario import plan
 
 ROOT = Path(__file__).parents[2]
 SEEDS = "0-299"
-KEPT: tuple[int, ...] = ()
+KEPT: tuple[int, ...] = (31, 110, 111, 114, 117)
 """Seeds that once found a mistake in the product; see the fix's commit."""
 
 

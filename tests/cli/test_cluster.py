@@ -151,35 +151,6 @@ def test_the_written_configuration_is_valid_for_each_node(
     assert len(config.node.token) == 32
 
 
-def test_a_node_that_was_removed_from_the_cluster_is_shown_and_not_started(
-    tmp_path: Path,
-) -> None:
-    port = free_ports(2)
-    (tmp_path / "data").mkdir()
-    prepare_folder(tmp_path / "data", nodes=2, base_port=port, is_fresh=False)
-    (tmp_path / "data/node-2").mkdir()
-    (tmp_path / "data/node-2/removed").write_text("removed\n")
-
-    with start(tmp_path, port) as cluster:
-        cluster.wait_for("A Leveret cluster of 1 node is ready")
-        assert not answers_amqp(port + 1)
-        assert cluster.interrupt(signal.SIGTERM) == 0
-
-
-def test_a_node_that_is_removed_while_it_runs_does_not_start_again(tmp_path: Path) -> None:
-    with start(tmp_path, free_ports(2), "--restart") as cluster:
-        pid = pid_in(cluster.wait_for("node-1 starting"))
-        cluster.wait_for("is ready")
-        (tmp_path / "data/node-1").mkdir(exist_ok=True)
-        (tmp_path / "data/node-1/removed").write_text("removed\n")
-
-        os.kill(pid, signal.SIGTERM)
-
-        cluster.wait_for("node-1 was removed from the cluster and has stopped")
-        assert cluster.interrupt(signal.SIGTERM) == 0
-        assert 1 == "".join(cluster.lines).count("node-1 starting")
-
-
 def shown(rows: list[Row], *, width: int) -> str:
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
     footer = ["every group has a leader"]

@@ -132,15 +132,3 @@ async def test_a_cluster_that_was_away_as_a_whole_is_found_again(cluster: Nodes,
                     message = await anext(deliveries)
                     bodies.add(message.body)
                     await message.ack()
-
-
-async def test_one_address_is_enough_to_know_all(cluster: Nodes, name: str) -> None:
-    first = cluster.members[0]
-    with trio.fail_after(60):
-        async with connect(first.urls[0]) as connection, connection.channel() as channel:
-            await channel.declare_queue(name)
-            everyone = {f"127.0.0.1:{member.ports[0]}" for member in cluster.members}
-            assert everyone == set(connection.addresses)
-            first.kill()
-            await channel.publish(b"elsewhere", name)
-            assert connection.address in everyone - {f"127.0.0.1:{first.ports[0]}"}

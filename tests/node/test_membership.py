@@ -23,7 +23,6 @@ from leveret.node.membership import (
     MembershipError,
     become_member,
     keep_members,
-    note_removal,
     provide_credentials,
     read_membership,
     settled,
@@ -193,16 +192,6 @@ async def test_members_that_came_and_went_are_remembered_but_fixed_addresses_are
     moved = cluster.replace("2@127.0.0.1:25673", "2@127.0.0.1:9")
     after = await start(configured(tmp_path, node_cluster=moved, node_token=token), disk)
     assert {ONE: HERE, TWO: Address("127.0.0.1", 9)} | four == after.members
-
-
-async def test_a_node_that_the_cluster_removed_never_starts_again(tmp_path: Path) -> None:
-    config, disk = configured(tmp_path), new_disk()
-    await start(config, disk)
-
-    await note_removal(disk)
-
-    with pytest.raises(MembershipError, match="was removed from its cluster; delete the folder"):
-        await start(config, disk.power_loss())
 
 
 async def test_a_node_that_was_removed_keeps_what_it_knew(tmp_path: Path) -> None:

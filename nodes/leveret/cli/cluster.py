@@ -188,13 +188,13 @@ class _Session:
         """Have all nodes answering; stop them in order at the end, whatever ended it."""
         try:
             async with trio.open_nursery() as nursery:
-                for node in self._cluster.members():
+                for node in self._cluster.nodes:
                     self._cluster.start(node)
                 nursery.start_soon(self._cluster.watch)
                 nursery.start_soon(self._refresh)
                 if self._screen.is_live:
                     nursery.start_soon(self._watch.run)
-                await self._cluster.until_up(self._cluster.members())
+                await self._cluster.until_up(self._cluster.nodes)
                 yield nursery
         finally:
             if self._traffic is not None:
@@ -206,7 +206,7 @@ class _Session:
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         self._screen.say(cluster_welcome(self._cluster.urls, self._plan.folder))
-        first = self._cluster.members()[0]
+        first = self._cluster.nodes[0]
         self._screen.note(f"to see a node die: kill -9 {first.pid}; {_KEYS_HELP}")
         nursery.start_soon(self._keys)
         if self._traffic is None:
@@ -224,7 +224,7 @@ class _Session:
         await self._until_confirms_go_on(traffic, "at the start")
         for round_number in range(1, self._plan.rounds + 1):
             self._screen.note(f"round {round_number} of {self._plan.rounds}")
-            for node in self._cluster.members():
+            for node in self._cluster.nodes:
                 self._cluster.kill(node)
                 await self._until_down(node)
                 if self._plan.nodes >= 3:

@@ -22,7 +22,6 @@ import trio
 
 from leveret.cli.exits import KINDS, BadConfiguration, Failure, InternalFailure
 from leveret.cli.welcome import url_of
-from leveret.node.membership import REMOVED_FILE
 from leveret.transport.identity import Address
 from leveret.transport.security import new_token, write_private
 
@@ -46,8 +45,6 @@ class State(enum.Enum):
     STARTING = "starting"
     UP = "up"
     DOWN = "down"
-    REMOVED = "removed"
-    """The cluster has removed it: it does not start again."""
 
 
 @dataclass
@@ -165,9 +162,6 @@ class LocalCluster:
             LocalNode(i, Address(HOST, base_port + i - 1), folder / f"node-{i}.log")
             for i in _ids(nodes)
         ]
-        for node in self.nodes:
-            if self._is_removed(node):
-                node.state = State.REMOVED
         self._restarts = restarts
         self._note = note
         self._program = list(program)
@@ -175,14 +169,7 @@ class LocalCluster:
 
     @property
     def urls(self) -> list[str]:
-        return [node.url for node in self.members()]
-
-    def members(self) -> list[LocalNode]:
-        """Return the nodes that the cluster has not removed."""
-        return [node for node in self.nodes if node.state is not State.REMOVED]
-
-    def _is_removed(self, node: LocalNode) -> bool:
-        return (self.folder / node.name / REMOVED_FILE).exists()
+        return [node.url for node in self.nodes]
 
     def start(self, node: LocalNode) -> None:
         """Start the process of a node that is down."""
@@ -239,10 +226,6 @@ class LocalCluster:
         was_starting = node.state is State.STARTING
         node.ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"code {code}"
         node.process, node.state, node.down_since = None, State.DOWN, trio.current_time()
-        if self._is_removed(node):
-            node.state, node.ending = State.REMOVED, ""
-            self._note(f"{node.name} was removed from the cluster and has stopped")
-            return
         if self._is_stopping:
             return
         where = "" if code < 0 else f", see {node.log}"

@@ -15,7 +15,7 @@ from leveret.cli.figures import short_count
 from leveret.cli.local import LocalNode, State
 from leveret.node.control.replies import NodeStatus
 
-_COLORS = {State.UP: "green", State.STARTING: "yellow", State.DOWN: "red", State.REMOVED: ""}
+_COLORS = {State.UP: "green", State.STARTING: "yellow", State.DOWN: "red"}
 REFRESH_PER_S: Final = 4.0
 LAG_MUCH: Final = 100
 """Entries that a node may lack while it keeps up under load."""

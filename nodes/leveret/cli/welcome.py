@@ -82,11 +82,7 @@ def cluster_welcome(urls: Sequence[str], folder: Path) -> str:
     """Return the block that a local cluster prints when all its nodes answer."""
     rows = [("connect", url) for url in urls]
     rows.append(("data", f"{folder} (and each node's log)"))
-    return _block(f"A Leveret cluster of {_count(urls)} is ready", rows, urls[:1])
-
-
-def _count(urls: Sequence[str]) -> str:
-    return "1 node" if len(urls) == 1 else f"{len(urls)} nodes"
+    return _block(f"A Leveret cluster of {len(urls)} nodes is ready", rows, urls[:1])
 
 
 def _block(title: str, rows: Sequence[tuple[str, str]], urls: Sequence[str]) -> str:

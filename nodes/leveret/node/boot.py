@@ -61,13 +61,7 @@ from .founding import found_if_new
 from .introductions import Introductions
 from .lost_nodes import LostNodes
 from .majority import Majority
-from .membership import (
-    become_member,
-    note_removal,
-    provide_credentials,
-    renew_incarnation,
-    settled,
-)
+from .membership import become_member, provide_credentials, renew_incarnation, settled
 from .outside import REAL
 from .roster import Roster, desired_members
 from .space import give_space_back
@@ -78,7 +72,7 @@ from .version import version
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.catalog.model import Exchange, Model
+    from leveret.catalog.model import Exchange
     from leveret.storage import Disk
 
     from .config import NodeConfig
@@ -285,14 +279,13 @@ async def _run(
         peer=str(member.members[node]),
         is_fresh=lambda: replicas.is_fresh,
     )
-    removal = trio.Event()
     roster = Roster(
         member,
         disk=disk,
         catalog=catalog,
         links=peers,
         introductions=introductions,
-        removed=partial(_removed, stop, removal),
+        removed=partial(_removed, stop),
     )
     timers = Timers()
     async with trio.open_nursery() as ground:
@@ -323,9 +316,7 @@ async def _run(
                 timers=timers,
                 random_bytes=outside.secret_bytes,
             )
-            listener = Listener(
-                services, _greeting(config, catalog.model), _listener_config(config)
-            )
+            listener = Listener(services, _greeting(config), _listener_config(config))
             plain = [await listener.bind(*address) for address in config.amqp.listen]
             secured = [await listener.bind(*address) for address in config.amqp.tls_listen]
             context = server_context(config.amqp) if secured else None
@@ -418,13 +409,10 @@ async def _run(
             await listener.close_all(SHUTDOWN_REASON)
         await _write_last(replicas)
         ground.cancel_scope.cancel()
-    if removal.is_set():
-        await note_removal(disk)
 
 
-def _removed(stop: trio.Event, removal: trio.Event) -> None:
-    """End a node that the cluster has removed, for ever."""
-    removal.set()
+def _removed(stop: trio.Event) -> None:
+    """End a node that the cluster has removed."""
     log.warning("this node was removed from the cluster: it stops, its data folder may be deleted")
     stop.set()
 
@@ -496,7 +484,7 @@ def _listener_config(config: NodeConfig) -> ListenerConfig:
     )
 
 
-def _greeting(config: NodeConfig, model: Model) -> Greeting:
+def _greeting(config: NodeConfig) -> Greeting:
     return Greeting(
         product=config.amqp.server_product,
         version=config.amqp.server_version,
@@ -506,7 +494,6 @@ def _greeting(config: NodeConfig, model: Model) -> Greeting:
         frame_max=config.amqp.frame_max,
         heartbeat_s=config.amqp.heartbeat_s,
         refused_login_delay_s=config.limits.refused_login_delay_s,
-        cluster_addresses=lambda: [url for node in model.nodes() for url in node.addresses],
     )
 
 

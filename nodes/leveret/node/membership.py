@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEMBER_FILE: Final = "member"
-REMOVED_FILE: Final = "removed"
-"""There once the cluster has removed the folder's node, which then never starts again."""
 CREDENTIALS_FOLDER: Final = "tls"
 """Below the data folder; holds the token too."""
 JOIN_PATIENCE_S: Final = 60.0
@@ -113,11 +111,6 @@ async def become_member(
         StorageError, OSError: the folder cannot be used.
     """
     found = _read(disk)
-    if _is_removed(disk):
-        raise MembershipError(
-            f"the node of the data folder {config.node.data_dir} was removed from its cluster;"
-            " delete the folder, or join anew with an empty one: --join and another --data-dir"
-        )
     if found is not None and found.node:
         kept = _membership(found)
         if config.node.join is not None:
@@ -406,22 +399,6 @@ def _read(disk: Disk) -> _File | None:
     except (msgspec.DecodeError, ValueError) as error:
         raise CorruptJournal(MEMBER_FILE, 0, str(error)) from error
     return found
-
-
-async def note_removal(disk: Disk) -> None:
-    """Keep that the cluster has removed this node: no other would answer it any more."""
-    try:
-        await disk.write_aside(REMOVED_FILE, [b"removed\n"])
-    except OSError as error:  # full, most likely; a later start asks the others in vain
-        log.warning("removal not noted", extra={"file": REMOVED_FILE, "reason": error.strerror})
-
-
-def _is_removed(disk: Disk) -> bool:
-    try:
-        disk.read_file(REMOVED_FILE).close()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 async def _write(disk: Disk, file: _File) -> None:

@@ -76,10 +76,7 @@ async def register(
                 RegisterNode(
                     member.node,
                     member.name,
-                    (
-                        *(f"amqp://{address}" for address in config.amqp.listen),
-                        *(f"amqps://{address}" for address in config.amqp.tls_listen),
-                    ),
+                    tuple(f"amqp://{address}" for address in config.amqp.listen),
                     boot,
                     str(member.members[member.node]),
                     member.incarnation,
