@@ -57,6 +57,51 @@ async def test_a_connection_that_dies_between_commit_and_confirm_keeps_the_promi
         assert connection.statistics().recoveries == 1
 
 
+async def test_whoever_wants_to_hear_of_each_confirm_hears_of_failures_there_too(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = FakeCluster()
+    cluster.refuses = {b"1"}
+    heard: list[tuple[bytes, type[Exception] | None]] = []
+
+    def hear(body: bytes, error: Exception | None) -> None:
+        heard.append((body, None if error is None else type(error)))
+
+    async with fake_connect(cluster) as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        async with channel.publisher("q", on_settled=hear) as publisher:
+            for number in range(3):
+                await publisher.send(b"%d" % number)
+
+    assert heard == [(b"0", None), (b"1", PublishRefused), (b"2", None)]
+    assert (publisher.confirmed, publisher.failed) == (2, [])
+
+
+async def test_a_publisher_that_is_ready_sends_without_waiting(autojump_clock: MockClock) -> None:
+    cluster = FakeCluster()
+    async with fake_connect(cluster) as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        cluster.holds_confirms = True
+        publisher = channel.publisher("q", window=1)
+        await publisher.ready()
+        await publisher.send(b"0")
+        is_ready = False
+
+        async def wait() -> None:
+            nonlocal is_ready
+            await publisher.ready()
+            is_ready = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            assert not is_ready
+            cluster.confirm_held()
+
+        assert is_ready
+        assert publisher.in_flight == 0
+
+
 async def test_numbers_go_on_over_losses_and_gaps(autojump_clock: MockClock) -> None:
     cluster = FakeCluster(deduplicates=True)
     cluster.refuses = {b"1"}

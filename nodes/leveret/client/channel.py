@@ -34,7 +34,7 @@ from .results import Queue
 from .waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
     from types import TracebackType
 
     from leveret.amqp.fields import Value
@@ -203,11 +203,16 @@ class Channel(Declarations):
         properties: Properties | None = None,
         mandatory: bool = False,
         window: int = 100,
+        on_settled: Callable[[bytes, Exception | None], None] | None = None,
     ) -> Publisher:
         """Something that publishes many messages, `window` of them before their confirms.
 
         Much faster than one `publish` after the other. Enter it with `async with`, whose end
         waits for all confirms. The arguments hold for all messages that do not bring their own.
+
+        on_settled: called with the body of each message when its confirm comes, or with the
+            error that `publish` would raise; then `send` and `flush` do not raise it. It must
+            not raise or wait.
 
         Raises:
             Misuse: the channel has no confirms.
@@ -232,6 +237,7 @@ class Channel(Declarations):
             properties=properties,
             mandatory=mandatory,
             window=window,
+            on_settled=on_settled,
         )
 
     # Consuming

@@ -9,6 +9,7 @@ import trio
 from .core.templates import template_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from leveret.amqp import Properties
@@ -42,6 +43,7 @@ class Publisher:
         properties: Properties | None,
         mandatory: bool,
         window: int,
+        on_settled: Callable[[bytes, Exception | None], None] | None,
     ) -> None:
         if window < 1:
             raise ValueError(f"a window has room for one message or more, not {window}")
@@ -52,6 +54,7 @@ class Publisher:
         self._template = template_of(properties)
         self._mandatory = mandatory
         self._window = window
+        self._on_settled = on_settled
         self._senders = trio.lowlevel.ParkingLot()
         self._flushers = trio.lowlevel.ParkingLot()
         self._done = self._settled
@@ -60,7 +63,8 @@ class Publisher:
         self.confirmed = 0
         """Messages that the broker has."""
         self.failed: list[tuple[bytes, Exception]] = []
-        """Bodies that were not published, each with the reason, in the order of the answers."""
+        """Bodies that were not published, each with the reason, in the order of the answers; empty
+        if they are told to `on_settled`."""
         self._told = 0
 
     async def __aenter__(self) -> Self:
@@ -97,14 +101,7 @@ class Publisher:
             ...             await publisher.send(b"two", properties=text)
             >>> trio.run(main)
         """
-        if len(self.failed) > self._told:
-            self._raise()
-        blocked = self._connection._core.blocked is not None
-        if blocked:
-            await self._connection._until_unblocked()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while self.in_flight >= self._window:
-            await self._senders.park()
+        await self.ready()
         template = self._template if properties is None else template_of(properties)
         octets = body if type(body) is bytes else bytes(body)
         pending = self._channel._publish(
@@ -116,6 +113,35 @@ class Publisher:
         )
         self.in_flight += 1
         pending.notify = self._done
+
+    async def ready(self) -> None:
+        """Wait until `send` would not: room in the window, and a broker that takes publishes.
+
+        For a body that says when it was sent. A point of cancellation.
+
+        Raises:
+            ClientError: an earlier message failed, see `failed`.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with connect(url) as connection, connection.channel() as channel:
+            ...         queue = await channel.declare_queue(exclusive=True)
+            ...         async with channel.publisher(queue.name, window=1) as publisher:
+            ...             for _ in range(2):
+            ...                 await publisher.ready()
+            ...                 await publisher.send(b"%r" % trio.current_time())
+            ...         print(publisher.confirmed)
+            >>> trio.run(main)
+            2
+        """
+        if len(self.failed) > self._told:
+            self._raise()
+        blocked = self._connection._core.blocked is not None
+        if blocked:
+            await self._connection._until_unblocked()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self.in_flight >= self._window:
+            await self._senders.park()
 
     async def flush(self) -> None:
         """Wait until every message is confirmed. A checkpoint.
@@ -145,8 +171,10 @@ class Publisher:
         self.in_flight -= 1
         if pending.error is None:
             self.confirmed += 1
-        else:
-            publish: PendingPublish = pending  # type: ignore[assignment]  # we gave it to no other
+        publish: PendingPublish = pending  # type: ignore[assignment]  # we gave it to no other
+        if self._on_settled is not None:
+            self._on_settled(publish.body, pending.error)
+        elif pending.error is not None:
             self.failed.append((publish.body, pending.error))
         if self._senders:
             self._senders.unpark()
