@@ -1,4 +1,4 @@
-"""The tutorials of docs/examples, run as their README says, with pika and with amqplib."""
+"""The tutorials of docs/examples, run as their README says, with each of the libraries."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def forget_examples(broker: Broker) -> None:
     connection.close()
 
 
-@pytest.fixture(params=["pika", "amqplib"])
+@pytest.fixture(params=["leveret", "pika", "amqplib"])
 def run(request: pytest.FixtureRequest, broker: Broker) -> Iterator[Run]:
     """Runs an example by its name without suffix: `run("send", "text")`."""
     folder = EXAMPLES / str(request.param)
-    if request.param == "pika":
+    if request.param in {"leveret", "pika"}:
         command, suffix = [sys.executable], ".py"
     else:
         node = shutil.which("node")
