@@ -38,6 +38,8 @@ CITED_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 CONVERSATIONS = (
     "README.md",
     "docs/tutorial/first-message.md",
+    "docs/tutorial/first-program.md",
+    "docs/guides/client.md",
     "docs/guides/run-a-cluster.md",
 )
 """Pages whose programs run one behind the other against a broker that the test starts."""
