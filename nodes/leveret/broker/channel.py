@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from leveret.actors import Ref
 
     from .connection import ConnectionActor
+    from .numbering import Numbering
 
 ROUTES_MAX: Final = 1_024
 """Routes (exchange and routing key) whose checks a channel remembers; then it starts anew."""
@@ -68,7 +69,14 @@ class Unacked:
 class Channel:
     """See the module."""
 
-    def __init__(self, number: int, epoch: int, connection: ConnectionActor) -> None:
+    def __init__(
+        self,
+        number: int,
+        epoch: int,
+        connection: ConnectionActor,
+        *,
+        numbering: Numbering | None = None,
+    ) -> None:
         self.number = number
         self.epoch = epoch
         """Tells this opening of the number from earlier ones, for what comes late."""
@@ -86,6 +94,7 @@ class Channel:
         self._leaving: dict[LocalConsumer, int] = {}
         """Consumers that are cancelled, but hold messages; with their queues."""
         self._confirms: Confirms | None = None
+        self._numbering = numbering
         self._backlog: deque[Publish | Ack | Method] = deque()
         self._operating: type[Method] | None = None
         """The method whose operation is under way; what comes behind it is kept."""
@@ -230,6 +239,7 @@ class Channel:
                 routing_key=known[1],
                 mandatory=event.mandatory,
                 first_confirm=0 if self._confirms is None else self._confirms.issued + 1,
+                numbering=None if self._confirms is None else self._numbering,
             )
             self._run_key = (event.route, event.mandatory)
         if self._confirms is not None:

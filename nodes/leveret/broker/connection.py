@@ -33,6 +33,7 @@ from .messages import (
     Written,
     tell,
 )
+from .numbering import parse_numbering
 from .operations import error_of_refusal
 
 if TYPE_CHECKING:
@@ -382,9 +383,7 @@ class ConnectionActor(Actor[object]):
     def _channel_method(self, number: int, method: Method) -> None:
         match method:
             case spec.ChannelOpen():
-                self._epoch += 1
-                self._channels[number] = Channel(number, self._epoch, self)
-                self.write(number, spec.ChannelOpenOk())
+                self._open_channel(number, method)
             case spec.ChannelClose():
                 channel = self._channels.get(number)
                 if channel is None:  # our own channel.close crossed it
@@ -397,6 +396,16 @@ class ConnectionActor(Actor[object]):
                 pass
             case _:
                 self._on_channel(number, method)
+
+    def _open_channel(self, number: int, method: spec.ChannelOpen) -> None:
+        try:
+            numbering = parse_numbering(method.out_of_band)
+        except errors.AmqpError as error:
+            self._fail(_caused(error, method))
+            return
+        self._epoch += 1
+        self._channels[number] = Channel(number, self._epoch, self, numbering=numbering)
+        self.write(number, spec.ChannelOpenOk())
 
     def _on_channel(self, number: int, event: Publish | Ack | Method) -> None:
         channel = self._channels.get(number)

@@ -9,6 +9,9 @@ A command is `<I` length of the head | head (MessagePack array) | raw bytes:
 ====================================  =====================================================
 ``(ENQUEUE, uid, sizes)``             raw = the messages one behind the other; `sizes` is an
                                       array of little-endian u32
+``(ENQUEUE_NUMBERED, uid, sizes,      the same, of messages that publishers numbered: by turns
+publishers, origins)``                the place in `publishers` of who numbered the next, the
+                                      first number and how many; publisher "" is nobody
 ``(SETTLE, uid, [first, last, …])``   these messages are done with (acknowledged, dropped)
 ``(MARK, uid, sequence)``             messages below `sequence` may be delivered from now on
 ``(DROP, uid)``                       the queue was deleted
@@ -22,21 +25,24 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack
 
+from .publishers import Publishers
 from .queue_state import QueueState, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of a snapshot with publishers; one without is of version 1, which knew none."""
 
 ENQUEUE: Final = 1
 SETTLE: Final = 2
 MARK: Final = 3
 DROP: Final = 4
+ENQUEUE_NUMBERED: Final = 5
 
 OK: Final = "ok"
 GONE: Final = "gone"
@@ -47,6 +53,16 @@ TOMBSTONE_MS: Final = 600_000
 """How long a dropped queue refuses what was still under way to it (see `ShardMachine.dropped`)."""
 
 _LENGTH = struct.Struct("<I")
+
+
+class Origin(NamedTuple):
+    """Whose numbers the next messages of a command have."""
+
+    publisher: str
+    """Empty if nobody numbered them."""
+    first: int
+    stop: int
+    """The number behind the last one."""
 
 
 class Enqueued:
@@ -81,11 +97,36 @@ Effect = Enqueued | Settled | Marked
 
 def enqueue(uid: int, records: Sequence[bytes]) -> bytes:
     """Return the command that appends `records` to queue `uid`."""
+    head = msgpack.packb((ENQUEUE, uid, _packed_sizes(records)))
+    return b"".join((_LENGTH.pack(len(head)), head, *records))
+
+
+def enqueue_numbered(uid: int, records: Sequence[bytes], origins: Iterable[Origin]) -> bytes:
+    """Return the command that appends those of `records` to queue `uid` that it has not yet.
+
+    origins: whose numbers the records have, in their order; nobody's are all appended.
+    """
+    places: dict[str, int] = {}
+    flat: list[int] = []
+    for publisher, first, stop in origins:
+        flat += places.setdefault(publisher, len(places)), first, stop - first
+    head = msgpack.packb((ENQUEUE_NUMBERED, uid, _packed_sizes(records), list(places), flat))
+    return b"".join((_LENGTH.pack(len(head)), head, *records))
+
+
+def _packed_sizes(records: Sequence[bytes]) -> bytes:
     sizes = array("I", map(len, records))
     if sys.byteorder == "big":
         sizes.byteswap()
-    head = msgpack.packb((ENQUEUE, uid, sizes.tobytes()))
-    return b"".join((_LENGTH.pack(len(head)), head, *records))
+    return sizes.tobytes()
+
+
+def _unpacked_sizes(packed: bytes) -> array[int]:
+    sizes = array("I")
+    sizes.frombytes(packed)
+    if sys.byteorder == "big":
+        sizes.byteswap()
+    return sizes
 
 
 def settle(uid: int, ranges: Iterable[Range]) -> bytes:
@@ -126,15 +167,25 @@ class ShardMachine:
         if operation == ENQUEUE:
             if uid in self.dropped:
                 return GONE
-            queue = self.queues.get(uid)
-            if queue is None:
-                queue = self.queues[uid] = QueueState(uid)
-            sizes = array("I")
-            sizes.frombytes(head[2])
-            if sys.byteorder == "big":
-                sizes.byteswap()
-            first = queue.append(index, offset + 4 + length, sizes)
+            sizes = _unpacked_sizes(head[2])
+            first = self._queue(uid).append(index, offset + 4 + length, sizes)
             self._effects.append(Enqueued(uid, first, len(sizes)))
+            return OK
+        if operation == ENQUEUE_NUMBERED:
+            if uid in self.dropped:
+                return GONE
+            sizes, publishers, flat = _unpacked_sizes(head[2]), head[3], head[4]
+            if sum(flat[2::3]) != len(sizes):
+                return INVALID
+            numbered = self._queue(uid)
+            first = numbered.next
+            origins = [
+                Origin(publishers[place], number, number + count)
+                for place, number, count in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            ]
+            _append_new(numbered, index, offset + 4 + length, sizes, origins, stamp_ms)
+            if numbered.next > first:
+                self._effects.append(Enqueued(uid, first, numbered.next - first))
             return OK
         if operation == SETTLE:
             queue = self.queues.get(uid)
@@ -148,11 +199,9 @@ class ShardMachine:
         if operation == MARK:
             if uid in self.dropped:
                 return GONE
-            queue = self.queues.get(uid)
-            if queue is None:
-                queue = self.queues[uid] = QueueState(uid)
-            queue.mark = max(queue.mark, head[2])
-            self._effects.append(Marked(uid, queue.mark))
+            marked = self._queue(uid)
+            marked.mark = max(marked.mark, head[2])
+            self._effects.append(Marked(uid, marked.mark))
             return OK
         if operation == DROP:
             queue = self.queues.pop(uid, None)
@@ -161,6 +210,12 @@ class ShardMachine:
             self.dropped[uid] = stamp_ms
             return OK if queue is None else queue.live
         return INVALID
+
+    def _queue(self, uid: int) -> QueueState:
+        queue = self.queues.get(uid)
+        if queue is None:
+            queue = self.queues[uid] = QueueState(uid)
+        return queue
 
     def take_effects(self) -> list[Effect]:
         """Return the effects since the last call, in order."""
@@ -176,10 +231,11 @@ class ShardMachine:
 
     def snapshot(self) -> bytes:
         """Return the whole state; equal states give equal bytes."""
+        has_publishers = any(queue.publishers is not None for queue in self.queues.values())
         return bytes(
             msgpack.packb(
                 [
-                    VERSION,
+                    VERSION if has_publishers else 1,
                     sorted(self.dropped.items()),
                     [self.queues[uid].to_wire() for uid in sorted(self.queues)],
                 ]
@@ -193,9 +249,40 @@ class ShardMachine:
             ValueError: the state has a version that this program does not know.
         """
         version, dropped, queues = msgpack.unpackb(state, use_list=False)
-        if version != VERSION:
-            message = f"shard snapshot has version {version}, this program reads {VERSION}"
+        if not 1 <= version <= VERSION:
+            message = f"shard snapshot has version {version}, this program reads up to {VERSION}"
             raise ValueError(message)
         self.dropped = dict(dropped)
         self.queues = {wire[0]: QueueState.from_wire(wire) for wire in queues}
         self._effects = []
+
+
+def _append_new(
+    queue: QueueState,
+    entry: int,
+    offset: int,
+    sizes: array[int],
+    origins: Iterable[Origin],
+    stamp_ms: int,
+) -> None:
+    """Append those messages of a command to `queue` whose numbers it has not stored yet."""
+    if queue.publishers is None:
+        queue.publishers = Publishers()
+    new: list[list[int]] = []
+    position = 0
+    for publisher, first, behind in origins:
+        stretches = [(first, behind)]
+        if publisher:
+            stretches = queue.publishers.add(publisher, first, behind, stamp_ms)
+        for begin, end in stretches:
+            start, stop = position + begin - first, position + end - first
+            if new and new[-1][1] == start:
+                new[-1][1] = stop
+            else:
+                new.append([start, stop])
+        position += behind - first
+    passed = 0
+    for start, stop in new:
+        offset += sum(sizes[passed:start])
+        queue.append(entry, offset, sizes[start:stop])
+        passed = start

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .machine import Effect
+    from .numbering import Numbering
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -39,6 +40,7 @@ class PublishRun:
         "is_routed",
         "is_told",
         "mandatory",
+        "numbering",
         "records",
         "refused",
         "routing_key",
@@ -56,6 +58,7 @@ class PublishRun:
         routing_key: str,
         mandatory: bool,
         first_confirm: int,
+        numbering: Numbering | None = None,
     ) -> None:
         self.connection = connection
         self.channel = channel
@@ -66,6 +69,8 @@ class PublishRun:
         self.mandatory = mandatory
         self.first_confirm = first_confirm
         """The first message's confirm number; 0 without confirms."""
+        self.numbering = numbering
+        """Whose numbers the messages have, for queues to store each once; None: nobody's."""
         self.records: list[bytes] = []
         """The messages in their stored form."""
         self.size_bytes = 0
@@ -85,6 +90,12 @@ class PublishRun:
         """What it counts in its publisher's flow."""
         return self.size_bytes + MESSAGE_BYTES * len(self.records)
 
+    @property
+    def first_number(self) -> int:
+        """The publisher's number of the first message, if there is a numbering."""
+        assert self.numbering is not None
+        return self.numbering.after + self.first_confirm
+
     def split(self) -> list[PublishRun]:
         """Return a run of its own for each message."""
         runs = []
@@ -97,6 +108,7 @@ class PublishRun:
                 routing_key=self.routing_key,
                 mandatory=self.mandatory,
                 first_confirm=self.first_confirm and self.first_confirm + position,
+                numbering=self.numbering,
             )
             run.records.append(record)
             run.size_bytes = len(record)

@@ -171,18 +171,28 @@ class QueueActor(Actor[QueueMessage]):
 
     def _submit_incoming(self) -> None:
         runs: list[PublishRun] = []
-        records: list[bytes] = []
         size = 0
         incoming, self._desk.incoming = self._desk.incoming, []
         for run in incoming:
             runs.append(run)
-            records += run.records
             size += run.size_bytes
             if size >= COMMAND_BYTES_MAX:
-                self._log.submit(machine.enqueue(self.uid, records), partial(_answer, runs))
-                runs, records, size = [], [], 0
+                self._submit_runs(runs)
+                runs, size = [], 0
         if runs:
-            self._log.submit(machine.enqueue(self.uid, records), partial(_answer, runs))
+            self._submit_runs(runs)
+
+    def _submit_runs(self, runs: list[PublishRun]) -> None:
+        records: list[bytes] = []
+        is_numbered = False
+        for run in runs:
+            records += run.records
+            is_numbered = is_numbered or run.numbering is not None
+        if is_numbered:
+            command = machine.enqueue_numbered(self.uid, records, origins_of(runs))
+        else:
+            command = machine.enqueue(self.uid, records)
+        self._log.submit(command, partial(_answer, runs))
 
     def _submit_settled(self) -> None:
         sequences, self._desk.settling = self._desk.settling, []
@@ -665,6 +675,22 @@ def to_ranges(sequences: Iterable[int]) -> list[Range]:
     if low >= 0:
         ranges.append((low, high))
     return ranges
+
+
+def origins_of(runs: Iterable[PublishRun]) -> list[machine.Origin]:
+    """Return whose numbers the messages of all `runs` have, what follows on itself as one."""
+    origins: list[machine.Origin] = []
+    for run in runs:
+        publisher, first = "", 0
+        if run.numbering is not None:
+            publisher, first = run.numbering.publisher, run.first_number
+        stop = first + len(run.records)
+        before = origins[-1] if origins else None
+        if before is not None and (before.publisher, before.stop) == (publisher, first):
+            origins[-1] = before._replace(stop=stop)
+        else:
+            origins.append(machine.Origin(publisher, first, stop))
+    return origins
 
 
 def _answer(runs: list[PublishRun], reply: object) -> None:

@@ -15,8 +15,17 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .publishers import Publishers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    ChunkWire = tuple[int, bytes, bytes, bytes, bytes | None]
+    PublisherWire = tuple[str, int, list[int]]
+    Wire = (
+        tuple[int, int, int, list[ChunkWire]]
+        | tuple[int, int, int, list[ChunkWire], list[PublisherWire]]
+    )
 
 CHUNK_MESSAGES: Final = 1024
 
@@ -90,7 +99,7 @@ class Chunk:
 class QueueState:
     """What every replica knows of one queue."""
 
-    __slots__ = ("_chunks", "_firsts", "live", "mark", "next", "size_bytes", "uid")
+    __slots__ = ("_chunks", "_firsts", "live", "mark", "next", "publishers", "size_bytes", "uid")
 
     def __init__(self, uid: int) -> None:
         self.uid = uid
@@ -102,6 +111,8 @@ class QueueState:
         """Bytes of the live messages as stored."""
         self.mark = 1
         """No message from here on was ever delivered; below it one may have been."""
+        self.publishers: Publishers | None = None
+        """Who numbers their messages, and which are stored; None while nobody did."""
         self._chunks: list[Chunk] = []
         self._firsts: list[int] = []
 
@@ -222,7 +233,7 @@ class QueueState:
 
     def to_wire(self) -> list[object]:
         """Return the state as plain values for a snapshot; equal states give equal values."""
-        return [
+        wire: list[object] = [
             self.uid,
             self.next,
             self.mark,
@@ -237,14 +248,17 @@ class QueueState:
                 for chunk in self._chunks
             ],
         ]
+        if self.publishers is not None:
+            wire.append(self.publishers.to_wire())
+        return wire
 
     @classmethod
-    def from_wire(
-        cls, wire: tuple[int, int, int, list[tuple[int, bytes, bytes, bytes, bytes | None]]]
-    ) -> QueueState:
+    def from_wire(cls, wire: Wire) -> QueueState:
         """Rebuild the state that `to_wire` gave."""
-        uid, next_sequence, mark, chunks = wire
+        uid, next_sequence, mark, chunks, *publishers = wire
         state = cls(uid)
+        if publishers:
+            state.publishers = Publishers.from_wire(publishers[0])
         state.next = next_sequence
         state.mark = mark
         for first, entries, offsets, sizes, dead in chunks:
