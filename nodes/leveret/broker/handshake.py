@@ -23,7 +23,7 @@ from .access import LoginRefused, VirtualHostRefused
 from .connection import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from leveret.amqp import Method, ServerConnection
     from leveret.amqp.events import Event
@@ -45,7 +45,13 @@ CAPABILITIES: Final[dict[str, Value]] = {
     "consumer_priorities": True,
     "authentication_failure_close": True,
     "per_consumer_qos": True,
+    # Ours: see docs/reference/amqp.md.
+    "publisher_deduplication": True,
 }
+
+ADDRESSES_OCTETS_MAX: Final = 2_048
+"""Of the cluster's addresses in connection.start, which must fit a frame of 4,096 octets.
+What is beyond is left out: a client needs one that answers."""
 
 M = TypeVar("M", bound="Method")
 
@@ -60,12 +66,18 @@ class Greeting:
         version: str,
         own_version: str,
         cluster_name: str,
+        addresses: Callable[[], Iterable[str]],
         channel_max: int,
         frame_max: int,
         heartbeat_s: int,
         refused_login_delay_s: float,
     ) -> None:
-        self.properties: dict[str, Value] = {
+        """Say this.
+
+        addresses: gives the URLs at which clients reach the cluster's nodes now.
+        """
+        self._addresses = addresses
+        self._properties: dict[str, Value] = {
             "capabilities": CAPABILITIES,
             "cluster_name": cluster_name,
             "copyright": "Copyright (c) the authors of Leveret",
@@ -81,6 +93,17 @@ class Greeting:
         self.frame_max = frame_max
         self.heartbeat_s = heartbeat_s
         self.refused_login_delay_s = refused_login_delay_s
+
+    @property
+    def properties(self) -> dict[str, Value]:
+        """What connection.start says, with the nodes that the cluster has now."""
+        addresses: list[Value] = []
+        left = ADDRESSES_OCTETS_MAX
+        for address in self._addresses():
+            left -= len(address.encode())
+            if left >= 0:
+                addresses.append(address)
+        return {**self._properties, "cluster_addresses": addresses}
 
 
 class HandshakeFailed(Exception):

@@ -681,12 +681,12 @@ def origins_of(runs: Iterable[PublishRun]) -> list[machine.Origin]:
     """Return whose numbers the messages of all `runs` have, what follows on itself as one."""
     origins: list[machine.Origin] = []
     for run in runs:
-        publisher, first = "", 0
+        before = origins[-1] if origins else machine.Origin("", 0, 0)
+        publisher, first = "", 0 if before.publisher else before.stop
         if run.numbering is not None:
             publisher, first = run.numbering.publisher, run.first_number
         stop = first + len(run.records)
-        before = origins[-1] if origins else None
-        if before is not None and (before.publisher, before.stop) == (publisher, first):
+        if origins and (before.publisher, before.stop) == (publisher, first):
             origins[-1] = before._replace(stop=stop)
         else:
             origins.append(machine.Origin(publisher, first, stop))

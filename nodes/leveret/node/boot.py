@@ -72,7 +72,7 @@ from .version import version
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.catalog.model import Exchange
+    from leveret.catalog.model import Exchange, Model
     from leveret.storage import Disk
 
     from .config import NodeConfig
@@ -316,7 +316,9 @@ async def _run(
                 timers=timers,
                 random_bytes=outside.secret_bytes,
             )
-            listener = Listener(services, _greeting(config), _listener_config(config))
+            listener = Listener(
+                services, _greeting(config, catalog.model), _listener_config(config)
+            )
             plain = [await listener.bind(*address) for address in config.amqp.listen]
             secured = [await listener.bind(*address) for address in config.amqp.tls_listen]
             context = server_context(config.amqp) if secured else None
@@ -484,12 +486,13 @@ def _listener_config(config: NodeConfig) -> ListenerConfig:
     )
 
 
-def _greeting(config: NodeConfig) -> Greeting:
+def _greeting(config: NodeConfig, model: Model) -> Greeting:
     return Greeting(
         product=config.amqp.server_product,
         version=config.amqp.server_version,
         own_version=version(),
         cluster_name=config.node.cluster_name,
+        addresses=lambda: (address for node in model.nodes() for address in node.addresses),
         channel_max=config.amqp.channel_max,
         frame_max=config.amqp.frame_max,
         heartbeat_s=config.amqp.heartbeat_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -11,6 +12,7 @@ import trio
 from leveret.broker.access import hash_password
 from leveret.catalog import CatalogTimeout
 from leveret.catalog.commands import Bootstrap, RegisterNode
+from leveret.transport.identity import Address
 
 from .definitions import Definitions, read_definitions
 from .membership import MembershipError
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from leveret.consensus import Replicas
     from leveret.transport import NodeId
 
-    from .config import NodeConfig
+    from .config import AmqpSection, NodeConfig
     from .membership import Membership
     from .outside import Outside
 
@@ -76,7 +78,7 @@ async def register(
                 RegisterNode(
                     member.node,
                     member.name,
-                    tuple(f"amqp://{address}" for address in config.amqp.listen),
+                    client_urls(config.amqp, member.members[member.node]),
                     boot,
                     str(member.members[member.node]),
                     member.incarnation,
@@ -89,6 +91,26 @@ async def register(
             log.warning("waiting for a majority of the cluster's nodes")
         else:
             return
+
+
+def client_urls(amqp: AmqpSection, peer: Address) -> tuple[str, ...]:
+    """Return the URLs at which clients reach a node that other nodes reach at `peer`.
+
+    A node that listens on all its addresses is reached at the host that the other nodes use.
+    """
+    plain = [("amqp", address) for address in amqp.listen]
+    secured = [("amqps", address) for address in amqp.tls_listen]
+    return tuple(
+        f"{scheme}://{Address(peer.host, address.port) if _is_any(address.host) else address}"
+        for scheme, address in plain + secured
+    )
+
+
+def _is_any(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _check_shards(config: NodeConfig, catalog: Catalog) -> None:
