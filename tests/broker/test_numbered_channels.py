@@ -8,8 +8,7 @@ from leveret.amqp import spec
 from leveret.amqp.events import Ack
 from leveret.broker.handshake import CAPABILITIES
 from leveret.broker.messages import PublishRun
-from leveret.broker.numbering import Numbering
-from leveret.broker.queue import origins_of
+from leveret.broker.numbering import Numbering, origins_of
 from tests.broker.node_lab import Client, Lab, lab
 
 

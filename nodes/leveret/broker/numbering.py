@@ -1,4 +1,4 @@
-"""What a client says of its messages' numbers when it opens a channel. Pure.
+"""The numbers that a publisher gives its messages: how it says so, and how queues hear of it. Pure.
 
 `channel.open` has a field `out_of_band`, which nobody uses and RabbitMQ ignores.  Leveret's client
 writes `publisher=ID after=N` there: the messages that it publishes on this channel in confirm mode
@@ -8,9 +8,16 @@ are those with the numbers N + 1, N + 2, … of publisher ID.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leveret.amqp import errors
+
+from .machine import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .messages import PublishRun
 
 ID_OCTETS_MAX: Final = 128
 """How long a publisher's id may be; a longer one is refused."""
@@ -48,3 +55,19 @@ def parse_numbering(out_of_band: str) -> Numbering | None:
             f"{ID_OCTETS_MAX} octets, N up to {NUMBER_MAX}; it is '{out_of_band}'"
         )
     return Numbering(found["id"], after)
+
+
+def origins_of(runs: Iterable[PublishRun]) -> list[Origin]:
+    """Return whose numbers the messages of all `runs` have, what follows on itself as one."""
+    origins: list[Origin] = []
+    for run in runs:
+        before = origins[-1] if origins else Origin("", 0, 0)
+        publisher, first = "", 0 if before.publisher else before.stop
+        if run.numbering is not None:
+            publisher, first = run.numbering.publisher, run.first_number
+        stop = first + len(run.records)
+        if origins and (before.publisher, before.stop) == (publisher, first):
+            origins[-1] = before._replace(stop=stop)
+        else:
+            origins.append(Origin(publisher, first, stop))
+    return origins

@@ -48,6 +48,7 @@ from .messages import (
     Written,
     tell,
 )
+from .numbering import origins_of
 from .queue_seams import UNREACHABLE
 from .queue_state import QueueState
 
@@ -675,22 +676,6 @@ def to_ranges(sequences: Iterable[int]) -> list[Range]:
     if low >= 0:
         ranges.append((low, high))
     return ranges
-
-
-def origins_of(runs: Iterable[PublishRun]) -> list[machine.Origin]:
-    """Return whose numbers the messages of all `runs` have, what follows on itself as one."""
-    origins: list[machine.Origin] = []
-    for run in runs:
-        before = origins[-1] if origins else machine.Origin("", 0, 0)
-        publisher, first = "", 0 if before.publisher else before.stop
-        if run.numbering is not None:
-            publisher, first = run.numbering.publisher, run.first_number
-        stop = first + len(run.records)
-        if origins and (before.publisher, before.stop) == (publisher, first):
-            origins[-1] = before._replace(stop=stop)
-        else:
-            origins.append(machine.Origin(publisher, first, stop))
-    return origins
 
 
 def _answer(runs: list[PublishRun], reply: object) -> None:
