@@ -11,10 +11,12 @@ from contextlib import closing
 import click
 
 from chaos.simulation.faults import KINDS
-from chaos.simulation.fleet import Job, Summary, run_seeds
+from chaos.simulation.fleet import Job, Summary, run_job, run_seeds
 from chaos.simulation.mutations import MUTATIONS, mutated
 from chaos.simulation.scenario import plan, simulate
 
+FALLBACK_SEEDS = 20
+"""How many seeds are tried for a mistake that its known seeds do not find any more."""
 BAR_COLUMNS = 40
 """Columns of the bar of progress."""
 
@@ -119,39 +121,48 @@ def sim(
 def mutations(only: str, hunt: bool, seeds: str, jobs: int) -> None:  # noqa: FBT001 - click's
     """Plant known mistakes one at a time, and see that the simulation finds each.
 
-    Replays for each the seeds that are known to find it, until one does.
+    Replays for each the seeds that are known to find it, until one does, and then some others.
     """
     names = only.split(",") if only else list(MUTATIONS)
     unknown = [name for name in names if name not in MUTATIONS]
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(MUTATIONS)}")
-    missed = []
-    for name in names:
-        chosen = _seeds(seeds) if hunt else MUTATIONS[name].seeds
-        found = None
-        cpu_s = 0.0
-        mutation = MUTATIONS[name]
-        wanted = [
-            Job(seed, mutation.kinds, mutation=name, simulator=mutation.simulator)
-            for seed in chosen
-        ]
-        with closing(run_seeds(wanted, processes=min(jobs, len(chosen)))) as summaries:
-            for summary in summaries:
-                cpu_s += summary.cpu_s
-                if summary.problems:
-                    found = summary
-                    break
-        if found is None:
-            missed.append(name)
-        where = f"seed {found.seed:<4}" if found else "not found"
-        what = found.problems[0][:100] if found else f"in {len(chosen)} seeds"
-        print(f"{name:<26} {where:<10} {cpu_s:6.0f} s  {what}", flush=True)
+    outcomes = [_find(name, chosen=_seeds(seeds), is_hunt=hunt, jobs=jobs) for name in names]
+    missed = [name for name, is_found in zip(names, outcomes, strict=True) if not is_found]
     print(
         f"{'FAIL' if missed else 'PASS'} mistakes={len(names)} found={len(names) - len(missed)}"
         f" missed={','.join(missed) or 'none'}"
     )
     if missed:
         sys.exit(1)
+
+
+def _find(name: str, *, chosen: range, is_hunt: bool, jobs: int) -> bool:
+    """Look for a seed that finds a mistake and passes without it; print a line about it."""
+    mutation = MUTATIONS[name]
+    if mutation.simulator == "scene":
+        print(f"{name:<26} by a scene of its own in tests/chaos/test_mutations.py", flush=True)
+        return True
+    # As the product changes, so does what a seed means: then some others may do.
+    seeds = chosen if is_hunt else (*mutation.seeds, *range(FALLBACK_SEEDS))
+    wanted = [
+        Job(seed, mutation.kinds, mutation=name, simulator=mutation.simulator) for seed in seeds
+    ]
+    cpu_s = 0.0
+    with closing(run_seeds(wanted, processes=min(jobs, len(wanted)))) as summaries:
+        for summary in summaries:
+            cpu_s += summary.cpu_s
+            if not summary.problems:
+                continue
+            sane = run_job(Job(summary.seed, mutation.kinds, simulator=mutation.simulator))
+            if sane.problems:
+                print(f"{name:<26} seed {summary.seed} fails without it: {sane.problems[0]}")
+                continue
+            text = summary.problems[0][:90]
+            print(f"{name:<26} seed {summary.seed:<4} {cpu_s:5.0f} s  {text}", flush=True)
+            return True
+    print(f"{name:<26} not found in {len(wanted)} seeds, {cpu_s:.0f} s", flush=True)
+    return False
 
 
 def _progress(done: int, total: int, failed: int, elapsed_s: float) -> None:

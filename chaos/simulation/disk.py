@@ -292,10 +292,15 @@ class SimulatedDisk:
         return SimulatedDisk(self._rng, faults=self.faults, folder=folder)
 
     def rot(self, *, name: str | None = None, offset: int | None = None) -> tuple[str, int]:
-        """Flip one bit on the platter; return where. Without arguments anywhere in any file."""
+        """Flip one bit on the platter; return where. Without arguments anywhere in any file.
+
+        name: a file, or a folder with '/' at its end for any file in it.
+        """
         files = self._folder.files
-        if name is None:
-            name = self._rng.choice(sorted(name for name, file in files.items() if file.now))
+        if name is None or name.endswith("/"):
+            name = self._rng.choice(
+                sorted(at for at, file in files.items() if file.now and at.startswith(name or ""))
+            )
         if offset is None:
             offset = self._rng.randrange(len(files[name].now))
         bit = 1 << self._rng.randrange(8)

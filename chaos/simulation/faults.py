@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -15,6 +16,8 @@ from chaos.simulation.world import CALM_SYNC_S, World
 from leveret.transport import NodeId
 
 SLOW_SYNC_S: Final = (0.05, 0.6)
+ROTTING: Final = ("segments/", "snapshots/")
+DISK_LOSSES: Final = frozenset({"wipe", "rot"})
 STORM: Final = Weather(delay_s=(0.001, 0.05), late=0.05, late_s=0.3)
 
 
@@ -34,18 +37,29 @@ class Planned:
 def draw(rng: Random, *, nodes: int, horizon_s: float, kinds: tuple[str, ...]) -> list[Planned]:
     """Return faults in the order of their times."""
     count = rng.choice((0, 1, 2, 3, 3, 4, 5, 6))
-    return sorted(
-        (
-            Planned(
-                round(rng.uniform(0.2, horizon_s), 3),
-                rng.choice(kinds),
-                rng.randint(1, nodes),
-                round(min(rng.expovariate(0.8) + 0.05, 5.0), 3),
-            )
-            for _ in range(count)
-        ),
-        key=lambda fault: fault.at_s,
-    )
+    drawn = [
+        Planned(
+            round(rng.uniform(0.2, horizon_s), 3),
+            rng.choice(kinds),
+            rng.randint(1, nodes),
+            round(min(rng.expovariate(0.8) + 0.05, 5.0), 3),
+        )
+        for _ in range(count)
+    ]
+    return _with_a_majority_of_disks(sorted(drawn, key=lambda fault: fault.at_s), nodes=nodes)
+
+
+def _with_a_majority_of_disks(faults: list[Planned], *, nodes: int) -> list[Planned]:
+    """Let so many disks be lost only that a majority of them stays: more is not promised."""
+    kept: list[Planned] = []
+    lost: set[int] = set()
+    for fault in faults:
+        if fault.kind in DISK_LOSSES:
+            if len(lost | {fault.node}) * 2 > nodes:
+                continue
+            lost.add(fault.node)
+        kept.append(fault)
+    return kept
 
 
 class Nemesis:
@@ -74,6 +88,8 @@ class Nemesis:
             "disk-error": self._disk_error,
             "full-disk": self._full_disk,
             "clock": self._clock,
+            "wipe": self._wipe,
+            "rot": self._rot,
         }
 
     async def run(self, faults: list[Planned]) -> None:
@@ -237,6 +253,25 @@ class Nemesis:
         host.disk.faults.capacity_bytes = None
         return (node,)
 
+    async def _wipe(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
+        self._world.hold_down(node)
+        self._world.replace_disk(node)
+        await trio.sleep(long_s)
+        self._world.let_up(node)
+        return (node,)
+
+    async def _rot(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
+        host = self._world.hosts[node]
+        host.has_bad_disk = True
+        for folder in ROTTING:
+            with suppress(IndexError):  # there is nothing in it yet
+                where = host.disk.rot(name=folder)
+                self._world.trace(f"{host.name} rots at {where}")
+        if long_s > 1:
+            return await self._kill(node, long_s)
+        await trio.lowlevel.checkpoint()
+        return (node,)
+
     async def _clock(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
         host = self._world.hosts[node]
         host.clock_offset_ms += int((long_s - 1.0) * 100_000)
@@ -264,5 +299,7 @@ KINDS: Final = (
     "disk-error",
     "full-disk",
     "clock",
+    "wipe",
+    "rot",
 )
 """All kinds of faults, by the words for `--faults`."""

@@ -40,8 +40,9 @@ class Mutation:
     """A mistake.
 
     kinds: the faults that it takes; with all of them it is found too, but later.
-    simulator: which one finds it: "nodes", or "engines" (`chaos.simulation.raft`), which runs four
-        times as much of consensus in the same time and nothing else.
+    simulator: which one finds it: "nodes"; or "engines" (`chaos.simulation.raft`), which runs four
+        times as much of consensus in the same time and nothing else; or "scene", where it takes
+        so many coincidences that a test of its own plays them (`tests/chaos/test_mutations.py`).
     seeds: some that find it, the quickest first.
     """
 
@@ -71,6 +72,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("outage", "power", "kill"),
+        seeds=(0,),
     ),
     "vote-forgotten": Mutation(
         "a vote is not written to disk, the term is",
@@ -81,17 +83,19 @@ MUTATIONS: Final[dict[str, Mutation]] = {
                 "self._log.save_vote(term, None)",
             ),
         ),
-        simulator="engines",
+        simulator="scene",
     ),
     "promise-before-durable": Mutation(
         "votes and acknowledgements leave before they are durable",
         (Edit(_GUARD + "release", "while held and held[0][0] <= durable:", "while held:"),),
         simulator="engines",
+        seeds=(11,),
     ),
     "leader-counts-early": Mutation(
         "a leader counts itself before its own log is durable",
         (Edit(_GUARD + "_countable", "min(index, self._log.durable_index)", "index"),),
         simulator="engines",
+        seeds=(47,),
     ),
     "old-term-committed": Mutation(
         "a leader commits an entry of an earlier term by counting",
@@ -102,7 +106,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
                 "if commitTerm is None:",
             ),
         ),
-        simulator="engines",
+        simulator="scene",
     ),
     "voter-compares-nothing": Mutation(
         "a vote goes to a candidate whose log is behind",
@@ -124,6 +128,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         simulator="engines",
+        seeds=(0,),
     ),
     "two-votes": Mutation(
         "a node votes again in a term",
@@ -140,6 +145,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         simulator="engines",
+        seeds=(1,),
     ),
     "appended-anywhere": Mutation(
         "a follower does not compare what comes before an append",
@@ -151,6 +157,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         simulator="engines",
+        seeds=(1,),
     ),
     "torn-flush-accepted": Mutation(
         "recovery takes the whole part of a torn flush",
@@ -173,22 +180,25 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("disk-error", "outage", "power"),
+        seeds=(1,),
     ),
     "snapshot-forgets-sessions": Mutation(
         "a snapshot has no table of sessions",
         (
             Edit(
-                _GROUP + "take_snapshot",
-                "self._sessions.encode()",
+                "leveret.consensus.manifest:Manifest.encode",
+                "self.sessions.encode()",
                 "SessionTable().encode()",
             ),
         ),
         kinds=("kill", "kill-leader", "reset", "stop"),
+        seeds=(0,),
     ),
     "snapshot-forgets-mark": Mutation(
         "a snapshot has no marks of redelivery",
         (Edit("leveret.broker.queue_state:QueueState.from_wire", "state.mark = mark", "del mark"),),
         kinds=("kill-leader", "stop", "kill-two"),
+        seeds=(14,),
     ),
     "trimmed-too-early": Mutation(
         "the log is trimmed before a snapshot covers it",
@@ -200,6 +210,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("kill", "outage", "stop"),
+        seeds=(0,),
     ),
     "repeats-admitted": Mutation(
         "a batch that was sent again is applied again",
@@ -216,6 +227,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("reset", "kill-leader", "isolate", "pause-leader"),
+        seeds=(0,),
     ),
     "not-sent-again": Mutation(
         "what was lost on the way to a leader is not sent again",
@@ -227,6 +239,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("reset", "kill-leader", "isolate", "forget"),
+        seeds=(0,),
     ),
     "confirmed-before-commit": Mutation(
         "a publish is confirmed when it is submitted",
@@ -238,6 +251,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("kill-leader", "kill-two", "outage", "isolate"),
+        seeds=(6,),
     ),
     "stale-reads": Mutation(
         "a passive declare does not wait for a barrier",
@@ -249,6 +263,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("isolate", "bridge", "one-way", "pause-leader"),
+        seeds=(4,),
     ),
     "settled-beside-the-log": Mutation(
         "acknowledgements are not submitted to the log",
@@ -260,11 +275,13 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("kill-leader",),
+        seeds=(0,),
     ),
     "settled-with-a-lost-node": Mutation(
         "what a lost node said to be settling stays so",
         (Edit(_QUEUE + "_forget_node", "lead.lose_node(node)", "pass"),),
         kinds=("kill", "isolate", "one-way", "reset"),
+        seeds=(11,),
     ),
     "mark-ignored": Mutation(
         "a new leader takes everything for never delivered",
@@ -276,11 +293,13 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("kill-leader", "pause-leader", "stop"),
+        seeds=(2,),
     ),
     "delivered-beyond-the-mark": Mutation(
         "messages are delivered before the mark covers them",
         (Edit(_DISPATCH + "_deliverable", "if sequence >= self._state.mark:", "if sequence < 0:"),),
         kinds=("kill-leader", "kill-two", "stop"),
+        seeds=(60,),
     ),
     "given-back-unmarked": Mutation(
         "a message that comes back is not marked",
@@ -292,6 +311,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("no-clients", "kill"),
+        seeds=(0,),
     ),
 }
 

@@ -31,6 +31,8 @@ class Ledger:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.applied = 0
+        self.installs = 0
+        """Snapshots that came from another node."""
         self._known: dict[tuple[int, int, int], tuple[str, int, bytes, str]] = {}
 
     def take(
@@ -71,6 +73,8 @@ class WatchedReplicas(Replicas):
         for number, machine in enumerate(machines):
             _watch(machine, number, process.name, process.ledger)
         super().__init__(machines=machines, **arguments)
+        for machine in machines:
+            _count_installs(machine, process.ledger)
         self.machines = tuple(machines)
         process.replicas = self
 
@@ -84,6 +88,17 @@ def _watch(machine: Machine, group: int, who: str, ledger: Ledger) -> None:
         return reply
 
     machine.apply = watched  # type: ignore[method-assign]
+
+
+def _count_installs(machine: Machine, ledger: Ledger) -> None:
+    """Count what a machine is given from now on: it has its own snapshot and log already."""
+    restore = machine.restore
+
+    def counted(state: bytes) -> None:
+        ledger.installs += 1
+        restore(state)
+
+    machine.restore = counted  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -96,7 +96,13 @@ def simulate(plan: Plan, *, show: Callable[[str], None] | None = None) -> Result
     async def main(world: World) -> None:
         problems = await _play(world, plan, history)
         problems += world.failures + world.ledger.problems
-        ends.append((trio.current_time(), problems, Counter(exits=world.exits)))
+        ends.append(
+            (
+                trio.current_time(),
+                problems,
+                Counter(exits=world.exits, installs=world.ledger.installs),
+            )
+        )
 
     _, trace = run(
         plan.seed,

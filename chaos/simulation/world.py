@@ -41,7 +41,7 @@ from leveret.node.config import (
 )
 from leveret.node.outside import Outside
 from leveret.node.units import Member
-from leveret.storage import SyncFailed
+from leveret.storage import CorruptJournal, CorruptSnapshot, SyncFailed
 from leveret.transport import Address, NodeId
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ RESTART_S = (0.1, 0.6)
 """How long the init system takes to start a node that has ended."""
 CALM_SYNC_S = (0.0005, 0.004)
 
-DISK_FAILED = (OSError, SyncFailed)
+DISK_FAILED = (OSError, SyncFailed, CorruptJournal, CorruptSnapshot)
 """What a node may end with when its disk fails."""
 
 
@@ -106,7 +106,8 @@ class Host:
         """How many faults keep it from starting now."""
         self.let_up = trio.Event()
         self.has_bad_disk = False
-        """A fault lets its disk fail or fill up, so that it may end by that."""
+        """A fault lets its disk fail, fill up or rot, so that it may end by that."""
+        self.disks = 1
         self.power_cuts = 0
         """How many faults keep it without power now."""
 
@@ -239,6 +240,16 @@ class World:
             del self.network.dark[host.address]
             self.network.let_flow()
         self.let_up(node)
+
+    def replace_disk(self, node: NodeId) -> None:
+        """Kill a node and give its host an empty disk; the operator sets its clock, too."""
+        self.kill(node)
+        host = self.hosts[node]
+        host.disks += 1
+        host.disk = SimulatedDisk(self.rng(f"disk {node} {host.disks}"), faults=host.disk.faults)
+        # A folder's life is told by the wall clock at its begin, and must be a later one.
+        host.clock_offset_ms = max(0, host.clock_offset_ms)
+        self.trace(f"{host.name} has an empty disk")
 
     def end_in_order(self, node: NodeId) -> None:
         """Let a node stop as for SIGTERM."""

@@ -107,6 +107,16 @@ def test_order_is_not_promised_between_two_consumers_of_a_queue() -> None:
     assert [] == list(judge(events))
 
 
+def test_an_unmarked_delivery_may_be_late_on_its_way_to_another_client() -> None:
+    marked, late = delivered(FIRST, 0.5, redelivered=True), delivered(FIRST, 0.6)
+    events: list[Event] = [Publish(0.1, FIRST, ("q0",)), marked, replace(late, session="d.1")]
+
+    assert [] == list(judge(events))
+    assert ["unmarked duplicate"] == [
+        complaint.split(":")[0] for complaint in judge([*events, replace(late, session="e.1")])
+    ]
+
+
 def test_a_body_tells_whose_it_is_unless_it_is_damaged_or_elsewhere() -> None:
     body = body_of("run", FIRST, ("q0", "q1"), 60)
 
