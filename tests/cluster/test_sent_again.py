@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pika
 import pytest
@@ -16,7 +17,7 @@ import trio
 
 from chaos.load import Consumer, Publisher, body_of
 from leveret.client import connect as connect_client
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, NodeMaker
 from tests.cluster.test_killed_leader import declare, leader_with_backlog
 from tests.support.wire import (
     BASIC_ACK,
@@ -230,6 +231,33 @@ def test_numbers_are_known_after_a_restart_of_all_nodes_also_of_what_was_purged(
     sender.read_confirms(sender.published)
     sender.hang_up()
     assert declare(cluster.url(0), name) == 0
+
+
+def test_numbers_are_part_of_the_snapshot_that_a_node_starts_from(
+    make_node: NodeMaker, name: str, tmp_path: Path
+) -> None:
+    node = make_node("consensus.snapshot_entries=100", data=tmp_path / "data")
+    node.start()
+    (url,) = node.urls
+    declare(url, name)
+    sender = Sender(name, f"test.{name}")
+    sender.connect(url)
+    for _ in range(300):
+        sender.publish(1)
+        sender.read_confirms(sender.published)
+    of_shards = [
+        path for path in (tmp_path / "data" / "snapshots").iterdir() if path.name[:4] != "000-"
+    ]
+    assert of_shards
+
+    node.restart()
+    sender.hang_up()
+    sender.confirmed = 0
+    sender.connect(url)
+    sender.read_confirms(sender.published)
+    sender.hang_up()
+
+    assert declare(url, name) == 300
 
 
 def test_each_queue_of_a_fanout_stores_once_what_is_sent_again(
