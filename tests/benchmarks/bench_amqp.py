@@ -6,10 +6,14 @@ with pamqp beside it: compare within one run only.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING
 
 import pamqp.frame
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from leveret.amqp import (
     DeliverEncoder,

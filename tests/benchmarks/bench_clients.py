@@ -4,8 +4,9 @@
 
 Publishing: persistent messages of 1 KiB into a durable queue, confirms in a window of 100.
 Consuming: prefetch 100, every message acknowledged by a call of its own. CPU is that of the
-client's process alone. Without a URL a Leveret node is started. The rounds of all clients take
-turns, and each figure is the median of its rounds: compare within one run only.
+client's process alone. Without a URL a Leveret node is started, and RabbitMQ if it is installed.
+The rounds of all clients take turns, and each figure is the median of its rounds: compare within
+one run only.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ import amqp
 import pika
 import trio
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from leveret.client import connect
 from leveret.client.blocking import connect as connect_blocking
-from tests.support import nodes
+from tests.client.brokers import is_rabbitmq_installed, node_target, rabbitmq_target
 
 QUEUE = "bench.clients"
 WINDOW = 100
@@ -302,10 +305,15 @@ def main() -> None:
     with ExitStack() as stack:
         urls = options.urls
         if not urls:
-            node = nodes.node(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-            node.start()
-            stack.callback(node.stop)
-            urls = node.urls
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for make in (node_target, rabbitmq_target):
+                (folder / make.__name__).mkdir()
+                target = make(folder / make.__name__)
+                if target.kind == "rabbitmq" and not is_rabbitmq_installed():
+                    continue
+                stack.callback(target.stop)
+                target.start()
+                urls.append(target.url)
         for url in urls:
             compare(url, options.count, options.rounds)
 

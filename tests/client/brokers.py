@@ -141,6 +141,12 @@ class RabbitMq:
                 time.sleep(0.1)
 
 
+def is_rabbitmq_installed() -> bool:
+    """Whether there is a RabbitMQ to start."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/lib/rabbitmq/bin"
+    return shutil.which("rabbitmq-server", path=path) is not None
+
+
 def node_target(folder: Path) -> Target:
     """One Leveret node."""
     return Nodes("node", [nodes.node(folder)])

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
+from collections.abc import Iterator
 from random import Random
 
 import pytest
 
 from leveret.client import Connection, connect
-from tests.client.brokers import Target, cluster_target, node_target, rabbitmq_target
+from tests.client.brokers import (
+    Target,
+    cluster_target,
+    is_rabbitmq_installed,
+    node_target,
+    rabbitmq_target,
+)
 from tests.client.fake_broker import FakeCluster
-
-Connect = Callable[..., Connection]
 
 
 def fake_connect(cluster: FakeCluster, **options: object) -> Connection:
@@ -34,7 +35,7 @@ def target(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:
     """A real broker: each test with it runs once against each kind."""
-    if request.param == "rabbitmq" and shutil.which("rabbitmq-server", path=_path()) is None:
+    if request.param == "rabbitmq" and not is_rabbitmq_installed():
         pytest.skip("rabbitmq-server is not installed")
     make = {"node": node_target, "cluster": cluster_target, "rabbitmq": rabbitmq_target}
     target = make[request.param](tmp_path_factory.mktemp(request.param))
@@ -45,10 +46,6 @@ def target(
         target.stop()
 
 
-def _path() -> str:
-    return f"{os.environ.get('PATH', '')}:/usr/sbin"
-
-
 _numbers = itertools.count(1)
 
 
@@ -56,13 +53,3 @@ _numbers = itertools.count(1)
 def name() -> str:
     """A name that no test before used."""
     return f"c-{os.getpid()}-{next(_numbers)}"
-
-
-@pytest.fixture
-def open_connection(target: Target) -> Callable[..., AbstractAsyncContextManager[Connection]]:
-    return lambda **options: connect(target.url, **options)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path
