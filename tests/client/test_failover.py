@@ -14,7 +14,7 @@ from leveret.client import Channel, PublishRefused, connect
 from tests.client.brokers import Nodes
 from tests.support import nodes
 
-MESSAGES = 3_000
+MESSAGES = 1_500
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,31 @@ async def test_nothing_is_lost_and_nobody_notices_when_nodes_die(cluster: Nodes,
             await halfway.wait()
 
     assert set(range(MESSAGES)) == set(received)
+
+
+async def test_what_is_sent_again_is_stored_once(cluster: Nodes, name: str) -> None:
+    with trio.fail_after(90):
+        async with connect(cluster.url) as connection, connection.channel() as channel:
+            assert connection.guarantee == "exactly once"
+            await channel.declare_queue(name)
+            async with channel.publisher(name, window=200) as publisher:
+                for number in range(MESSAGES):
+                    await publisher.send(b"%d" % number)
+                    if number in {MESSAGES // 4, MESSAGES // 2}:
+                        cluster.at(connection.address).kill()
+                        await trio.sleep(0.5)
+                        await heal(cluster)
+            assert connection.statistics().recoveries >= 2
+            bodies: list[int] = []
+            async with channel.consume(name) as deliveries:
+                while len(bodies) < MESSAGES:
+                    message = await anext(deliveries)
+                    bodies.append(int(message.body))
+                    await message.ack()
+                await trio.sleep(0.2)
+                assert deliveries.buffered == 0
+
+    assert list(range(MESSAGES)) == bodies
 
 
 async def test_a_consumer_goes_on_when_its_node_dies(cluster: Nodes, name: str) -> None:
@@ -132,3 +157,15 @@ async def test_a_cluster_that_was_away_as_a_whole_is_found_again(cluster: Nodes,
                     message = await anext(deliveries)
                     bodies.add(message.body)
                     await message.ack()
+
+
+async def test_one_address_is_enough_to_know_all(cluster: Nodes, name: str) -> None:
+    first = cluster.members[0]
+    with trio.fail_after(60):
+        async with connect(first.urls[0]) as connection, connection.channel() as channel:
+            await channel.declare_queue(name)
+            everyone = {f"127.0.0.1:{member.ports[0]}" for member in cluster.members}
+            assert everyone == set(connection.addresses)
+            first.kill()
+            await channel.publish(b"elsewhere", name)
+            assert connection.address in everyone - {f"127.0.0.1:{first.ports[0]}"}

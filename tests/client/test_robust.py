@@ -471,6 +471,38 @@ async def test_blocked_publishers_wait(autojump_clock: MockClock) -> None:
     assert cluster.bodies["q"] == [b"goes"]
 
 
+async def test_a_node_that_is_cut_off_from_its_cluster_is_left(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = FakeCluster("one", "two")
+    async with fake_connect(cluster) as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        cluster.block("no majority of the cluster's nodes")
+        await wait_all_tasks_blocked()
+        begin = trio.current_time()
+        await channel.publish(b"elsewhere", "q")
+
+        assert connection.address == "two:5672"
+        assert trio.current_time() - begin == 2
+    assert cluster.bodies["q"] == [b"elsewhere"]
+
+
+async def test_a_node_that_is_back_with_its_cluster_in_time_is_stayed_with(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = FakeCluster("one", "two")
+    async with fake_connect(cluster) as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        cluster.block("no majority of the cluster's nodes")
+        await trio.sleep(1)
+        cluster.block(None)
+        await trio.sleep(5)
+        cluster.block("low on disk")
+        await trio.sleep(5)
+
+        assert connection.address == "one:5672"
+
+
 async def test_a_broker_that_is_silent_is_given_up(autojump_clock: MockClock) -> None:
     cluster = FakeCluster("one", "two")
     cluster.heartbeat = 10

@@ -47,6 +47,8 @@ CHUNK_MAX: Final = 256 * 1024
 """Octets that one receive asks for: doubled while they come full, a large block costs pages."""
 OUTPUT_MAX: Final = 4 * 1024 * 1024
 """Octets that wait to be written before a publisher without confirms has to wait."""
+CUT_OFF_S: Final = 2.0
+"""How long a node may be away from the majority of its cluster before another one is tried."""
 SILENCE_MAX: Final = 4
 """Half intervals of heartbeats without a word of the broker before it counts as gone."""
 
@@ -393,7 +395,9 @@ class Connection:
             nursery.start_soon(self._beat, stop)
             with handshake:
                 await self._read(stream, stop, handshake)
-            if handshake.cancelled_caught:
+            if handshake.cancelled_caught and self._core.is_cut_off:
+                stop(ConnectionLost(f"the node is cut off: {self._core.blocked}"))
+            elif handshake.cancelled_caught:
                 stop(ConnectionLost(f"no handshake within {timeout_s:g} s"))
         return end[0]
 
@@ -413,9 +417,7 @@ class Connection:
                     size = min(size * 2, CHUNK_MAX)
                 elif len(data) * 4 < size:
                     size = max(size // 2, CHUNK_MIN)
-                if handshake.deadline != float("inf") and core.state is State.READY:
-                    handshake.deadline = float("inf")
-                    self._learn_addresses()
+                self._set_deadline(handshake)
                 while core.is_full:
                     await self._reader.wait()
             await self._say_last_words(stream)
@@ -423,6 +425,19 @@ class Connection:
             stop(ConnectionLost(_reason(error)))
         else:
             stop(core.failure or ConnectionLost(core.closed_silently()))
+
+    def _set_deadline(self, scope: trio.CancelScope) -> None:
+        """Give the transport time: for the handshake, or to get its cluster back, or for ever."""
+        core = self._core
+        is_limited = scope.deadline != float("inf")
+        if core.state is not State.READY:
+            return
+        if core.is_cut_off and len(self._addresses) > 1 and core.is_robust:
+            if not is_limited:
+                scope.deadline = trio.current_time() + CUT_OFF_S
+        elif is_limited:
+            scope.deadline = float("inf")
+            self._learn_addresses()
 
     async def _say_last_words(self, stream: Stream) -> None:
         """Write what the core answered to the end: a close-ok."""

@@ -51,6 +51,8 @@ CLOSE_WITHIN_S: Final = 3.0
 """How long the broker may take to answer a goodbye."""
 TICK_S: Final = 0.02
 """How long acknowledgements wait at most for company."""
+CUT_OFF_S: Final = 2.0
+"""How long a node may be away from the majority of its cluster before another one is tried."""
 SILENCE_MAX: Final = 4
 """Half intervals of heartbeats without a word of the broker before it counts as gone."""
 OUTPUT_MAX: Final = 4 * 1024 * 1024
@@ -436,11 +438,14 @@ class Connection:
                 if data:
                     has_heard = True
                     core.receive(data)
-                    if deadline != float("inf") and core.state is State.READY:
-                        deadline = float("inf")
-                        if core.heartbeat_s:
+                    if core.state is State.READY:
+                        if core.is_cut_off and core.is_robust and len(self._addresses) > 1:
+                            deadline = min(deadline, now + CUT_OFF_S)
+                        elif deadline != float("inf"):
+                            deadline = float("inf")
+                            self._learn_addresses()
+                        if core.heartbeat_s and beat_at == float("inf"):
                             beat_at = now + core.heartbeat_s / 2
-                        self._learn_addresses()
                 if transport.unsent:
                     transport.send(b"")
                 if data or now >= tick_at:
@@ -451,6 +456,8 @@ class Connection:
                     return core.failure
                 if core.is_closed:
                     return ConnectionLost("the connection was closed by the program")
+                if now >= deadline and core.is_cut_off:
+                    return ConnectionLost(f"the node is cut off: {core.blocked}")
                 if now >= deadline:
                     limit_s = self._target.connect_timeout_s
                     return ConnectionLost(f"no handshake within {limit_s:g} s")

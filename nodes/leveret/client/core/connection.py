@@ -154,6 +154,11 @@ class ConnectionCore:
             for consumer in channel.consumers.values()
         )
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the broker has said that it is away from the rest of its cluster."""
+        return self.blocked is not None and "majority" in self.blocked
+
     # The transport
 
     def attach(self, login: Login) -> None:
