@@ -12,12 +12,16 @@ import trio
 
 from chaos.history import Fault, History
 from chaos.simulation.network import Weather
-from chaos.simulation.world import CALM_SYNC_S, World
+from chaos.simulation.world import CALM_SYNC_S, SHARDS, World, until
+from leveret.catalog.commands import RemoveNode, encode
 from leveret.transport import NodeId
 
 SLOW_SYNC_S: Final = (0.05, 0.6)
 ROTTING: Final = ("segments/", "snapshots/")
-DISK_LOSSES: Final = frozenset({"wipe", "rot"})
+DISK_LOSSES: Final = frozenset({"wipe", "rot", "replace"})
+JOIN_S: Final = 20.0
+"""How long a newcomer may take until it votes in all groups; while others fail, it may not come."""
+REMOVE_S: Final = 10.0
 STORM: Final = Weather(delay_s=(0.001, 0.05), late=0.05, late_s=0.3)
 
 
@@ -90,6 +94,7 @@ class Nemesis:
             "clock": self._clock,
             "wipe": self._wipe,
             "rot": self._rot,
+            "replace": self._replace,
         }
 
     async def run(self, faults: list[Planned]) -> None:
@@ -102,7 +107,11 @@ class Nemesis:
         await trio.sleep(fault.at_s)
         began = trio.current_time()
         self._world.trace(f"fault {fault.kind} {fault.node} {fault.long_s}")
-        nodes = await self._kinds[fault.kind](NodeId(fault.node), fault.long_s)
+        members = self._world.nodes
+        node = NodeId(fault.node)
+        if node not in members:
+            node = members[fault.node % len(members)]
+        nodes = await self._kinds[fault.kind](node, fault.long_s)
         self._world.trace(f"fault {fault.kind} is over")
         self._history.add(Fault(began, trio.current_time(), fault.kind, nodes))
 
@@ -254,11 +263,40 @@ class Nemesis:
         return (node,)
 
     async def _wipe(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
+        if self._world.hosts[node].join is not None:
+            return ()  # it would come back as somebody else
         self._world.hold_down(node)
         self._world.replace_disk(node)
         await trio.sleep(long_s)
         self._world.let_up(node)
         return (node,)
+
+    async def _replace(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
+        """Add a node, and remove `node` once the new one votes."""
+        world = self._world
+        others = self._others(node)
+        new = world.add_host(others[0])
+        if not await until(lambda: self._is_voter(new), within_s=JOIN_S):
+            return (new,)
+        removed: list[object] = []
+        for by in others:
+            replicas = world.replicas(by)
+            if replicas is not None:
+                replicas.groups[0].submit(encode(RemoveNode(node)), removed.append)
+        if await until(lambda: bool(removed), within_s=REMOVE_S):
+            host = world.hosts[node]
+            # It stops by itself when it hears of it, and is switched off in any case.
+            await until(lambda: not (host.process and host.process.is_serving), within_s=2.0)
+            world.retire(node)
+        return (new, node)
+
+    def _is_voter(self, node: NodeId) -> bool:
+        for group in range(SHARDS + 1):
+            leader = self._world.leader(group)
+            replicas = None if leader is None else self._world.replicas(leader)
+            if replicas is None or node not in replicas.groups[group].configuration.voters:
+                return False
+        return True
 
     async def _rot(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
         host = self._world.hosts[node]
@@ -301,5 +339,6 @@ KINDS: Final = (
     "clock",
     "wipe",
     "rot",
+    "replace",
 )
 """All kinds of faults, by the words for `--faults`."""

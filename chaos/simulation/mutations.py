@@ -168,7 +168,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
                 "if not records and offset != end:",
             ),
         ),
-        kinds=("outage", "power", "slow-disk"),
+        simulator="scene",
     ),
     "failed-sync-trusted": Mutation(
         "what a failed sync lost is taken for durable after a restart",

@@ -17,7 +17,7 @@ from chaos.history import Deliver, Event, Fault, History, MessageId, Outcome, Pu
 from chaos.simulation.faults import KINDS, Nemesis, Planned, draw
 from chaos.simulation.network import Weather
 from chaos.simulation.workload import ONE_CONSUMER, QUEUES, Clients
-from chaos.simulation.world import World, run
+from chaos.simulation.world import World, run, until
 
 RECOVERY_S: Final = 10.0
 """After the faults each queue must confirm through each node within this time."""
@@ -158,7 +158,7 @@ async def _play(world: World, plan: Plan, history: History) -> list[str]:
             clients.publishing = False
         clients.is_draining = True
         world.trace("draining")
-        await _until(lambda: not any(messages.lost(history.events)), within_s=DRAIN_S)
+        await until(lambda: not any(messages.lost(history.events)), within_s=DRAIN_S)
         await trio.sleep(0.5)
         clients.consuming = False
     await clients.note_depths("drained", within_s=DEPTH_S)
@@ -190,20 +190,7 @@ async def _probe(clients: Clients, node: int, queue: str, healed_s: float) -> No
 
 async def _all_serve(world: World, *, within_s: float) -> bool:
     """Wait until all nodes serve clients; False if they do not in time."""
-    hosts = world.hosts.values()
-    return await _until(
-        lambda: all(host.process and host.process.is_serving for host in hosts), within_s=within_s
-    )
-
-
-async def _until(is_so: Callable[[], bool], *, within_s: float) -> bool:
-    """Look again and again whether something is so; False if it is not in time."""
-    until_s = trio.current_time() + within_s
-    while trio.current_time() < until_s:
-        await trio.sleep(0.1)
-        if is_so():
-            return True
-    return False
+    return await until(lambda: world.are_serving, within_s=within_s)
 
 
 async def _compare(world: World, history: History) -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
+import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,9 +93,15 @@ class Tracer:
 
 
 class Host:
-    """A machine with a disk, a wall clock and a node that is started whenever it has ended."""
+    """A machine with a disk, a wall clock and a node that is started whenever it has ended.
 
-    def __init__(self, number: int, disk: SimulatedDisk) -> None:
+    join: the member that its node joins by; None for a fixed member.
+    """
+
+    def __init__(self, number: int, disk: SimulatedDisk, *, join: Address | None = None) -> None:
+        self.join = join
+        self.is_retired = False
+        """Its node was removed from the cluster."""
         self.number = NodeId(number)
         self.name = f"n{number}"
         self.address = f"127.0.0.{number}"
@@ -124,7 +131,9 @@ class World:
         nodes: int,
         weather: Weather,
         snapshot_entries: int,
+        folder: Path,
     ) -> None:
+        self._folder = folder
         self.seed = seed
         self.nursery = nursery
         self.trace = trace
@@ -156,7 +165,7 @@ class World:
             self.nursery.start_soon(self._init_system, host)
 
     async def _init_system(self, host: Host) -> None:
-        while True:
+        while not host.is_retired:
             while host.held_down:
                 host.let_up = trio.Event()
                 await host.let_up.wait()
@@ -195,7 +204,7 @@ class World:
             host.disk = host.disk.crash()
 
     def _judge_end(self, host: Host, process: NodeProcess, error: BaseException) -> None:
-        if process.is_dead:
+        if process.is_dead or host.is_retired:
             return  # a crashed process has no last words
         causes = list(_leaves(error))
         if any(isinstance(cause, (trio.Cancelled, KeyboardInterrupt)) for cause in causes):
@@ -251,6 +260,25 @@ class World:
         host.clock_offset_ms = max(0, host.clock_offset_ms)
         self.trace(f"{host.name} has an empty disk")
 
+    def add_host(self, by: NodeId) -> NodeId:
+        """Switch on a new machine whose node joins by the member `by`; return its number to be."""
+        number = max(self.hosts) + 1
+        host = Host(
+            number,
+            SimulatedDisk(self.rng(f"disk {number}"), faults=DiskFaults()),
+            join=Address(self.hosts[by].address, PEER_PORT),
+        )
+        self.hosts[NodeId(number)] = host
+        self.nursery.start_soon(self._init_system, host)
+        return NodeId(number)
+
+    def retire(self, node: NodeId) -> None:
+        """Switch a machine off for ever: its node was removed."""
+        host = self.hosts[node]
+        host.is_retired = True
+        self.kill(node)
+        self.trace(f"{host.name} is retired")
+
     def end_in_order(self, node: NodeId) -> None:
         """Let a node stop as for SIGTERM."""
         process = self.hosts[node].process
@@ -282,8 +310,14 @@ class World:
 
     @property
     def nodes(self) -> tuple[NodeId, ...]:
-        """All node numbers."""
-        return tuple(self.hosts)
+        """The numbers of all nodes that are or are to be members."""
+        return tuple(node for node, host in self.hosts.items() if not host.is_retired)
+
+    @property
+    def are_serving(self) -> bool:
+        """Whether all nodes serve clients."""
+        processes = [self.hosts[node].process for node in self.nodes]
+        return all(process is not None and process.is_serving for process in processes)
 
     def replicas(self, node: NodeId) -> WatchedReplicas | None:
         """Return a living node's replicas."""
@@ -320,11 +354,15 @@ class World:
             node=NodeSection(
                 id=host.number,
                 name=host.name,
-                data_dir=Path("simulated"),
+                data_dir=self._folder / host.name,
                 cluster=tuple(
                     Member(other.number, Address(other.address, PEER_PORT))
                     for other in self.hosts.values()
-                ),
+                    if other.join is None
+                )
+                if host.join is None
+                else (),
+                join=host.join,
                 token=b"simulated token of 32 characters",
             ),
             amqp=AmqpSection(listen=(Address(host.address, AMQP_PORT),), heartbeat_s=2),
@@ -396,6 +434,16 @@ class _ShowTime(logging.Filter):
         return True
 
 
+async def until(is_so: Callable[[], bool], *, within_s: float) -> bool:
+    """Look again and again whether something is so; False if it is not in time."""
+    until_s = trio.current_time() + within_s
+    while trio.current_time() < until_s:
+        await trio.sleep(0.1)
+        if is_so():
+            return True
+    return False
+
+
 def run(
     seed: int,
     main: Callable[[World], Awaitable[T]],
@@ -408,7 +456,7 @@ def run(
     """Run `main` in a new world, and return what it returns and the trace of all that happened."""
     trace = Tracer(show)
 
-    async def start() -> T:
+    async def start(folder: Path) -> T:
         hold_tasks_of_stopped_processes()
         async with trio.open_nursery() as nursery:
             world = World(
@@ -418,6 +466,7 @@ def run(
                 nodes=nodes,
                 weather=weather or Weather(),
                 snapshot_entries=snapshot_entries,
+                folder=folder,
             )
             HERE.set(Process("world", "127.0.9.9"))
             result = await main(world)
@@ -427,8 +476,15 @@ def run(
             nursery.cancel_scope.cancel()
         return result
 
-    with _deterministic(seed), _small(), _logging(show), watched():
-        result = trio.run(start, clock=_virtual_clock())
+    # Who joins keeps the cluster's token in a real folder.
+    with (
+        tempfile.TemporaryDirectory(prefix="leveret-sim-") as folder,
+        _deterministic(seed),
+        _small(),
+        _logging(show),
+        watched(),
+    ):
+        result = trio.run(start, Path(folder), clock=_virtual_clock())
     return result, trace
 
 

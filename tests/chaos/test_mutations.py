@@ -1,4 +1,4 @@
-"""Known mistakes are found: by seeds, and two that no seed meets early by a scene of their own."""
+"""Known mistakes are found: by seeds, and what no seed meets early by a scene of its own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from trio.testing import MockClock
 
 from chaos.simulation.mutations import MUTATIONS, DoesNotFit, Edit, Mutation, find, mutated
 from leveret.consensus.engine import EngineConfig
 from leveret.consensus.messages import Vote, VoteRequest
+from leveret.storage import Journal
 from leveret.storage.segments import segment_name
 from leveret.transport import NodeId
 from tests.consensus.harness import Cluster, Member, three
+from tests.storage.support import SMALL, command, new_disk, running, settle
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,3 +107,26 @@ def test_an_entry_of_an_earlier_term_is_committed_behind_one_of_the_present_term
 
     with mutated("old-term-committed"):
         assert commits_by_counting(three(config=small))
+
+
+async def last_entry_after_a_torn_flush() -> int:
+    """The end of a log whose last flush, of the entries 2 and 3, has lost the second of them."""
+    disk = new_disk()
+    async with running(disk) as journal:
+        log = journal.log(1)
+        log.append(command(1), 1, 1)
+        await settle(journal)
+        log.append(command(2), 2, 1)
+        log.append(command(3), 3, 1)
+        await settle(journal)
+    disk = disk.crash()
+    name = segment_name(1)
+    disk.rot(name=name, offset=disk.read_file(name).read(0, 1 << 20).index(b"3/1;"))
+    return (await Journal.open(disk, SMALL)).log(1).last_index
+
+
+async def test_a_flush_counts_whole_or_not_at_all(autojump_clock: MockClock) -> None:
+    assert await last_entry_after_a_torn_flush() == 1
+
+    with mutated("torn-flush-accepted"):
+        assert await last_entry_after_a_torn_flush() == 2
