@@ -311,4 +311,4 @@ class DispatcherMachine(RuleBasedStateMachine):
 
 
 TestDispatcher = DispatcherMachine.TestCase
-TestDispatcher.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestDispatcher.settings = settings(max_examples=80, stateful_step_count=30)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret.amqp.errors import AmqpError
@@ -130,7 +130,6 @@ run_lists = st.lists(
         max_size=15,
     )
 )
-@settings(deadline=None)
 def test_the_machine_stores_each_number_once_whatever_is_repeated(
     steps: list[list[tuple[str, int, int]] | str | tuple[int, int]],
 ) -> None:

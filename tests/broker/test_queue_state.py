@@ -37,7 +37,7 @@ operations = st.lists(
 
 
 @given(operations)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_state_agrees_with_a_dict_of_live_messages(steps: list[tuple[str, int, int]]) -> None:
     state = QueueState(7)
     model: dict[int, tuple[int, int, int]] = {}

@@ -259,7 +259,7 @@ def run(machine: CatalogMachine, history: Sequence[c.AnyCommand]) -> None:
 
 
 @given(HISTORIES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_machine_holds_what_a_naive_model_holds(history: list[c.AnyCommand]) -> None:
     machine, naive = CatalogMachine(), Naive()
     run(machine, FOUND)
@@ -283,7 +283,6 @@ def test_the_machine_holds_what_a_naive_model_holds(history: list[c.AnyCommand])
 
 
 @given(HISTORIES)
-@settings(deadline=None)
 def test_every_index_of_the_model_agrees_with_its_tables(history: list[c.AnyCommand]) -> None:
     machine = CatalogMachine()
     run(machine, [*FOUND, *history])
@@ -312,7 +311,6 @@ def test_every_index_of_the_model_agrees_with_its_tables(history: list[c.AnyComm
 
 
 @given(HISTORIES, HISTORIES)
-@settings(deadline=None)
 def test_a_restored_machine_goes_on_as_the_original_would(
     before: list[c.AnyCommand], after: list[c.AnyCommand]
 ) -> None:
@@ -332,7 +330,6 @@ def test_a_restored_machine_goes_on_as_the_original_would(
 
 
 @given(HISTORIES)
-@settings(deadline=None)
 def test_the_events_alone_rebuild_the_tables(history: list[c.AnyCommand]) -> None:
     machine = CatalogMachine()
     run(machine, [*FOUND, *history])

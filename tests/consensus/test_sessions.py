@@ -100,7 +100,7 @@ step = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(step, max_size=80))
 def test_each_command_is_applied_once_and_in_order(steps: list[tuple[object, ...]]) -> None:
     world = World()

@@ -174,7 +174,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changes=CHANGES, seed=st.integers(0, 99))
 def test_a_log_is_like_a_list(changes: list[tuple[str, int]], seed: int) -> None:
     async def main() -> None:

@@ -63,9 +63,7 @@ def frames_like(channel: str, whole: dict[str, object]) -> st.SearchStrategy[byt
     )
 
 
-MANY = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize(

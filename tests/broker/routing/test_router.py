@@ -320,7 +320,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_router_that_follows_answers_as_one_made_now(
     steps: list[tuple[bool, str, str, str]],
 ) -> None:
