@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -23,6 +24,8 @@ from leveret.client import (
     VirtualHostRefused,
     connect,
 )
+from leveret.client.address import Address
+from leveret.client.streams import Stream, dial
 from tests.client.brokers import Target
 
 pytestmark = pytest.mark.usefixtures("_within_a_minute")
@@ -384,6 +387,56 @@ async def test_a_virtual_host_that_is_not_there_is_refused(target: Target) -> No
     with pytest.raises(VirtualHostRefused, match="Check the virtual host 'nowhere'"):
         async with connect(f"{target.url}nowhere"):
             pass
+
+
+class Deafened:
+    """A transport that can be made to hear nothing any more, and then to break."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.is_deaf = False
+        self.broken = trio.Event()
+
+    async def send_all(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def receive(self, size_max: int) -> bytes:
+        data = await self._stream.receive(size_max)
+        if self.is_deaf:
+            await self.broken.wait()
+            raise trio.BrokenResourceError
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+async def test_messages_whose_confirms_were_lost_are_there_as_often_as_promised(
+    target: Target, channel: Channel, queue: str
+) -> None:
+    transports: list[Deafened] = []
+
+    async def dial_deafened(
+        address: Address, context: ssl.SSLContext | None, hostname: str | None
+    ) -> Stream:
+        transports.append(Deafened(await dial(address, context, hostname)))
+        return transports[-1]
+
+    async with connect(target.url, dial=dial_deafened) as ours, ours.channel() as publishing:
+        async with publishing.publisher(queue) as publisher:
+            transports[0].is_deaf = True
+            for number in range(50):
+                await publisher.send(b"%d" % number)
+            await comes_to_hold(channel, queue, 50)
+            assert publisher.confirmed == 0
+            transports[0].broken.set()
+        assert publisher.confirmed == 50
+        once = [b"%d" % number for number in range(50)]
+        expected = once if ours.guarantee == "exactly once" else once + once
+    messages = await taken(channel, queue, len(expected))
+
+    assert expected == [message.body for message in messages]
+    assert await channel.get(queue) is None
 
 
 async def test_the_guarantee_says_what_the_broker_can(

@@ -119,6 +119,45 @@ async def test_what_a_cancelled_consumer_held_returns(autojump_clock: MockClock)
         assert cluster.queues["q"].consumers == []
 
 
+async def test_a_timeout_around_one_message_leaves_an_entered_consumer_alone(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = FakeCluster()
+    async with fake_connect(cluster) as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        async with channel.consume("q") as deliveries:
+            with trio.move_on_after(1) as timeout:
+                await anext(deliveries)
+            await channel.publish(b"later", "q")
+            message = await anext(deliveries)
+
+        assert timeout.cancelled_caught
+        assert message.body == b"later"
+
+
+async def test_a_cancelled_loop_ends_its_consumer(autojump_clock: MockClock) -> None:
+    cluster = FakeCluster()
+    async with fake_connect(cluster) as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        deliveries = channel.consume("q")
+        with trio.move_on_after(1):
+            async for _ in deliveries:
+                pytest.fail("nothing was published")
+        await wait_all_tasks_blocked()
+
+        assert cluster.queues["q"].consumers == []
+
+
+async def test_an_orderly_end_is_no_loss(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "leveret.client")
+    async with fake_connect(FakeCluster()) as connection, connection.channel():
+        pass
+
+    assert caplog.records == []
+
+
 async def test_leaving_a_loop_by_break_ends_its_consumer(autojump_clock: MockClock) -> None:
     cluster = FakeCluster()
     async with fake_connect(cluster) as connection, connection.channel() as channel:

@@ -339,9 +339,10 @@ class Connection:
                 attempts = []
                 lost_at = trio.current_time()
                 self._backoff.reset()
-                log.warning("connection lost", extra={"broker": str(address), "why": str(error)})
             if core.state is State.CLOSED:
                 return
+            if ready:
+                log.warning("connection lost", extra={"broker": str(address), "why": str(error)})
             if ready:
                 continue
             attempts.append((str(address), str(error)))

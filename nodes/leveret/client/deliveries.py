@@ -65,6 +65,7 @@ class Deliveries:
         self._tag = tag
         self._consumer: ConsumerCore | None = None
         self._parking = Parking()
+        self._is_entered = False
 
     @property
     def buffered(self) -> int:
@@ -73,6 +74,7 @@ class Deliveries:
 
     async def __aenter__(self) -> Self:
         await self._start()
+        self._is_entered = True
         return self
 
     async def __aexit__(
@@ -127,7 +129,11 @@ class Deliveries:
         return self
 
     async def __anext__(self) -> Message:
-        """The next message. A checkpoint when there is none yet, else a point of cancellation."""
+        """The next message. A checkpoint when there is none yet, else a point of cancellation.
+
+        If it is cancelled the consumer ends, unless it is in an `async with`: there a timeout
+        around `anext` is just that.
+        """
         consumer = self._consumer or await self._start()
         ready = consumer.ready
         try:
@@ -146,7 +152,9 @@ class Deliveries:
                 consumer.notify = self._parking.wake
                 await self._parking.wait()
         except trio.Cancelled:
-            self._leave()
+            if not self._is_entered:
+                # Nothing else would tell that the loop is over.
+                self._leave()
             raise
         message = ready.popleft()
         if self._no_ack and len(ready) == _RESUME_AT:
