@@ -9,6 +9,7 @@ not), processes, snapshots. What holds after each step, or `SimulationFailed` is
 - at most one leader a term and group;
 - an index once applied anywhere holds the same payload wherever it is applied;
 - nobody applies an entry twice or leaves one out;
+- a read that a leader's followers confirmed covers all that anybody had applied when it began;
 - after the faults everybody applies everything that anybody ever applied.
 """
 
@@ -18,9 +19,10 @@ import heapq
 import itertools
 import random
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from chaos.simulation.memory_journal import MemoryJournal, Record
 from leveret.consensus.engine import EngineConfig, SnapshotMark
@@ -51,6 +53,16 @@ class Disk:
     snapshots: dict[int, tuple[SnapshotMark, list[tuple[int, bytes]]]] = field(default_factory=dict)
 
 
+class Read(NamedTuple):
+    """One that a leader of `term` began when entry `applied_index` had been applied somewhere."""
+
+    group: int
+    term: int
+    number: int
+    commit_index: int
+    applied_index: int
+
+
 class Member:
     """One incarnation of one process."""
 
@@ -62,6 +74,7 @@ class Member:
         self.journal = MemoryJournal(self.disk.records)
         self.applied: list[list[tuple[int, bytes]]] = []
         self.engines: list[PySyncObjEngine] = []
+        self.reads: deque[Read] = deque()
         for group in range(world.groups):
             mark, history = self.disk.snapshots.get(group, (None, []))
             self.applied.append(list(history))
@@ -107,10 +120,33 @@ class Member:
                 first = self.world.leaders.setdefault((group, engine.term), self.node)
                 if first != self.node:
                     raise SimulationFailed(f"two leaders in term {engine.term} of group {group}")
+        self._check_reads()
         if self.journal.begin_sync():
             delays = SLOW_SYNCS_S if self.is_slow else SYNCS_S
             delay = self.world.rng.choice(delays)
             self.world.after(delay, self._synced)
+
+    def read(self, group: int) -> None:
+        """Begin to read what is committed, if this member leads."""
+        engine = self.engines[group]
+        begun = engine.begin_read()
+        if begun is not None:
+            done = self.world.history[group]
+            self.reads.append(Read(group, engine.term, *begun, done[-1][0] if done else 0))
+            self.pump()
+
+    def _check_reads(self) -> None:
+        waiting, self.reads = self.reads, deque()
+        for read in waiting:
+            engine = self.engines[read.group]
+            if engine.term != read.term:
+                continue  # whoever asked asks again
+            if engine.confirmed_read < read.number:
+                self.reads.append(read)
+            elif read.commit_index < read.applied_index:
+                raise SimulationFailed(f"{self.node} read group {read.group} without the latest")
+            else:
+                self.world.counts["reads"] += 1
 
     def _synced(self) -> None:
         if self.is_alive:
@@ -173,6 +209,7 @@ class World:
             self._boot(node)
         self._connect_all()
         self.after(0.5, self._propose)
+        self.after(0.5, self._read)
         self.after(0.8, self._snapshot)
         self.after(1.5, self._fault)
         end_s = self.faults_s + QUIET_S + SETTLE_S
@@ -289,6 +326,14 @@ class World:
             if member.is_alive:
                 member.pump()
         self.after(self.rng.choice((0.01, 0.03, 0.08)), self._propose)
+
+    def _read(self) -> None:
+        if self.now_s >= self.faults_s:
+            return
+        for member in self.members.values():
+            if member.is_alive:
+                member.read(self.rng.randrange(self.groups))
+        self.after(self.rng.choice((0.02, 0.05)), self._read)
 
     def _snapshot(self) -> None:
         member = self.members[self.rng.choice(MEMBERS)]

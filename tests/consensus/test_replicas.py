@@ -88,7 +88,7 @@ async def test_lost_forwards_are_sent_again(autojump_clock: trio.testing.MockClo
         leader = await it.leader()
         follower = next(it[node] for node in ALL if node != leader.node)
         rng = random.Random(3)
-        it.net.lose = lambda *message: message[2][1] == 9 and rng.random() < 0.4
+        it.net.lose = lambda *message: message[2][1:2] == (9,) and rng.random() < 0.4
         work = Submitter()
         for _ in range(30):
             work.submit(follower, 2)

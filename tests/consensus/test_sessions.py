@@ -194,7 +194,7 @@ def test_a_command_that_is_not_urgent_waits_for_company() -> None:
 
     outbox.add(b"lazy", lambda _: None, is_urgent=False)
     assert [] == outbox.to_send(0.0)
-    outbox.hurry()
+    outbox.tick(0.0, stall_s=1.0)
     assert [1] == [sent.commands for sent in outbox.to_send(0.0)]
 
 

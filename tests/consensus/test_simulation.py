@@ -8,6 +8,7 @@ import pytest
 
 from chaos.simulation.raft import SimulationFailed, run_seed
 from leveret.consensus.guard import Guard
+from tests.consensus.test_beats import ConfirmsAlone
 from tests.consensus.test_guard import SendsBeforeDurable
 
 
@@ -32,13 +33,14 @@ def test_no_promise_is_broken_under_faults(first: int) -> None:
         counts = run_seed(seed, faults_s=5.0)
         assert counts["applied"] > 100, seed
         assert counts["terms"] >= 3, seed
+        assert counts["reads"] > 20, seed
 
 
 def test_a_seed_gives_the_same_run_twice() -> None:
     assert run_seed(7, faults_s=3.0) == run_seed(7, faults_s=3.0)
 
 
-@pytest.mark.parametrize("mutant", [SendsBeforeDurable, Unguarded])
+@pytest.mark.parametrize("mutant", [SendsBeforeDurable, Unguarded, ConfirmsAlone])
 def test_the_simulator_finds_a_missing_guard(
     mutant: type[Guard], caplog: pytest.LogCaptureFixture
 ) -> None:

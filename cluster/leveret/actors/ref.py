@@ -104,6 +104,11 @@ class Ref(Generic[M_contra]):
     def __repr__(self) -> str:
         return f"<Ref {self.name!r}>"
 
+    @property
+    def queued(self) -> int:
+        """Messages that wait now."""
+        return len(self._queue)
+
     def tell(self, message: M_contra) -> None:
         """Queue `message` and return. Never waits, so a cycle of actors cannot deadlock.
 

@@ -120,7 +120,7 @@ class Catalog:
     async def barrier(self, within_s: float) -> None:
         """Wait until the model holds all that was committed before the call; a checkpoint.
 
-        However many wait, at most one barrier is on its way through the log and one is to follow.
+        However many wait, at most one barrier is on its way and one is to follow.
 
         Raises:
             CatalogTimeout: no majority confirmed it within `within_s` seconds.

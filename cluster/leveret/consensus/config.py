@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 
 from leveret.consensus.engine import EngineConfig
 
+COMMAND_BYTES_MAX = 144 * 1024 * 1024
+"""Of one command. An entry of it alone fits into one frame of the transport (160 MiB), and
+RabbitMQ's largest message is 128 MiB."""
+
+TRANSFER_LAG_MAX = 16
+"""Entries that a member may lack when it asks for leadership."""
+
 
 @dataclass(frozen=True, slots=True)
 class GroupConfig:

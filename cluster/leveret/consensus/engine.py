@@ -197,6 +197,24 @@ class Engine(Protocol):
         """Time has passed: elections, heartbeats, a leader without a majority."""
         ...
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether `advance` would do nothing, so that only `outgoing` need be looked at."""
+        ...
+
+    def begin_read(self) -> tuple[int, int] | None:
+        """As a ready leader, begin to make sure that it leads; else return None.
+
+        Returns a number, and the index up to which everything lies that is committed now. Once
+        `confirmed_read` has reached the number, in the same term, that is certain.
+        """
+        ...
+
+    @property
+    def confirmed_read(self) -> int:
+        """The last number of `begin_read` that a majority has confirmed in this term."""
+        ...
+
     def advance(self) -> bool:
         """Append, commit, apply and answer as far as possible now.
 

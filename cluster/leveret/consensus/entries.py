@@ -9,8 +9,8 @@ thereby makes sure that nothing else ever reaches `pickle.loads`.
 
 Inside: `<BQH` version, stamp in ms, batches; a batch is `<HQQII` node, boot, sequence,
 commands, bytes of the commands; a command is `<I` length and its bytes. An empty command
-is the group's own barrier and never reaches the machine. A payload that begins with
-`CONFIGURATION` in place of the version is a configuration (see `membership`).
+only marks a place among a node's submissions and never reaches the machine. A payload that
+begins with `CONFIGURATION` in place of the version is a configuration (see `membership`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from random import Random
 import trio
 
 from leveret.actors import Actor
-from leveret.consensus.config import GroupConfig
+from leveret.consensus.config import COMMAND_BYTES_MAX, TRANSFER_LAG_MAX, GroupConfig
 from leveret.consensus.engine import Durability, Engine, SnapshotMark
 from leveret.consensus.entries import (
     Batch,
@@ -40,20 +40,25 @@ from leveret.consensus.journal import check_continues
 from leveret.consensus.machine import Machine
 from leveret.consensus.mail import WAKE, GroupMessage, LinkChanged, Received, Tick, Wake
 from leveret.consensus.manifest import Manifest
-from leveret.consensus.membership import Configuration, Members, next_configuration
+from leveret.consensus.membership import Configuration, Members
 from leveret.consensus.messages import (
+    Beat,
     EntriesPart,
     FetchEntries,
     FetchState,
+    Heard,
     Installed,
     Message,
     Offer,
+    ReadGrant,
+    ReadRequest,
     Resume,
     StatePart,
     Submit,
     TransferRequest,
 )
 from leveret.consensus.pysyncobj import PySyncObjEngine
+from leveret.consensus.reads import Reads
 from leveret.consensus.sessions import (
     GATHER_BYTES,
     GATHER_FROM,
@@ -64,21 +69,12 @@ from leveret.consensus.sessions import (
     SessionTable,
     Unknown,
 )
-from leveret.consensus.status import GroupStatus, PeerStatus
+from leveret.consensus.status import GroupStatus, status_of
+from leveret.consensus.steering import is_steered, steer
 from leveret.storage import GroupLog
 from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
-
-COMMAND_BYTES_MAX = 144 * 1024 * 1024
-"""Of one command. An entry of it alone fits into one frame of the transport (160 MiB), and
-RabbitMQ's largest message is 128 MiB."""
-
-TRANSFER_LAG_MAX = 16
-"""Entries that a member may lack when it asks for leadership."""
-
-CAUGHT_UP_LAG_MAX = 64
-"""Entries that a learner may lack when it becomes a voter: some milliseconds of the busiest log."""
 
 
 class Group(Actor[GroupMessage]):
@@ -139,6 +135,7 @@ class Group(Actor[GroupMessage]):
         self._intake = Intake()
         self._in_flight = 0  # own entries proposed in this term and not applied
         self._resume: dict[NodeId, None] = {}
+        self._reads = Reads(node, lambda to, message: send(to, number, message))
         self._completed: list[tuple[int, list[object]]] = []
         self._role_seen: tuple[int, NodeId | None, bool] = (0, None, False)
         self._role_listeners: list[Callable[[], None]] = []
@@ -224,7 +221,18 @@ class Group(Actor[GroupMessage]):
             self.wake()
 
     def barrier(self, done: Callable[[], None]) -> None:
-        """Call `done` once this node has applied all that was committed before now."""
+        """Call `done` once this node has applied all that was committed before now.
+
+        Costs a round of messages and no entry. Never called as long as no majority is in reach.
+        """
+        self._reads.add(done)
+        self.wake()
+
+    def submitted(self, done: Callable[[], None]) -> None:
+        """Call `done` once all that was submitted here before now is applied here."""
+        if not self._outbox.pending_bytes:
+            done()
+            return
         self._outbox.add(b"", lambda _: done())
         self.wake()
 
@@ -262,24 +270,12 @@ class Group(Actor[GroupMessage]):
 
     def status(self) -> GroupStatus:
         """Return what there is to know, for operators."""
-        engine = self._engine
-        last = engine.last_index
-        return GroupStatus(
+        return status_of(
+            self._engine,
+            self._log,
             number=self.number,
-            role=engine.role,
-            term=engine.term,
-            leader=engine.leader,
-            is_ready=engine.is_ready,
-            commit_index=engine.commit_index,
-            applied_index=engine.applied_index,
-            first_index=self._log.first_index,
-            last_index=last,
-            durable_index=self._log.durable_index,
             snapshot_index=self._snapshot_index,
             pending_bytes=self.pending_bytes,
-            peers={node: PeerStatus(match, last - match) for node, match in engine.match().items()},
-            voters=dict(engine.configuration.voters),
-            learners=dict(engine.configuration.learners),
             is_installing=self._install is not None,
         )
 
@@ -310,6 +306,41 @@ class Group(Actor[GroupMessage]):
         if self._was_started and not self._is_awake:
             self._is_awake = True
             self.ref.tell(WAKE)
+
+    def beat(self, desired: Members) -> bool:
+        """Do all that a tick would do, if that is a leader's beats at most; else return False.
+
+        Most groups have nothing to do most of the time, and there are many: so their actors are
+        not woken for it. desired: what `desired` gives, asked once for all groups.
+        """
+        engine = self._engine
+        if (
+            self._is_at_work
+            or not engine.is_idle
+            or not self._outbox.is_empty
+            or not self._reads.is_idle
+            or self._lender.is_lending
+            or not is_steered(engine, desired)
+        ):
+            return False
+        engine.tick()
+        self._outgoing()
+        return engine.is_idle
+
+    def hear(self, sender: NodeId, message: Beat | Heard) -> None:
+        """Take a beat or its answer at once, if nothing waits that came before it."""
+        if self._is_at_work:
+            self.ref.tell(Received(sender, message))
+            return
+        self._engine.step(sender, message)
+        self._outgoing()
+        if self._reads.are_asked_for:
+            self.wake()
+
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether the actor has messages, or waits for something in the middle of its work."""
+        return not self._was_started or self.ref.queued > 0 or self._install is not None
 
     def seek_leadership(self) -> bool:
         """Ask the leader to hand over to this node; False if that would not succeed now."""
@@ -381,6 +412,7 @@ class Group(Actor[GroupMessage]):
                     self._engine.connected(node, incarnation)
                     if node == self._engine.leader:
                         self._outbox.rewind()
+                        self._reads.rewind()
                 else:
                     self._up.pop(node, None)
                     self._engine.disconnected(node)
@@ -395,6 +427,11 @@ class Group(Actor[GroupMessage]):
             case Resume(term, boot, sequence):
                 if term == self._engine.term and sender == self._engine.leader:
                     self._outbox.rewind(sequence if boot == self._boot else 0)
+            case ReadRequest(number):
+                if self._engine.is_ready:
+                    self._reads.asked(sender, number)
+            case ReadGrant(number, index):
+                self._reads.granted(number, index)
             case TransferRequest(term):
                 # A transfer holds up proposals until the other has caught up.
                 lag = self._engine.last_index - self._engine.match().get(sender, 0)
@@ -438,6 +475,7 @@ class Group(Actor[GroupMessage]):
         self._submit_pending()
         if self._propose():
             is_more = self._engine.advance()
+        self._reads.work(self._engine, self._reached_leader(), self._now_s())
         self._send_resumes()
         self._outgoing()
         self._trim()
@@ -450,23 +488,23 @@ class Group(Actor[GroupMessage]):
 
     def _tick(self) -> None:
         self._engine.tick()
-        self._steer()
-        self._outbox.hurry()
-        if self._outbox.is_stalled(self._now_s(), self._config.stall_s):
-            self._outbox.rewind()
-        self._lender.forget(self._now_s())
+        steer(self._engine, self._desired(), node=self._node, group=self.number)
+        now_s, stall_s = self._now_s(), self._config.stall_s
+        self._outbox.tick(now_s, stall_s)
+        self._reads.tick(self._engine, now_s, stall_s)
+        self._lender.forget(now_s)
 
     def _note_role(self) -> None:
         """See what has changed, and begin anew with a new leader."""
         engine = self._engine
-        role = engine.term, engine.leader, engine.is_ready
+        role = term, leader, is_ready = engine.term, engine.leader, engine.is_ready
         if role == self._role_seen:
             return
         self._role_seen = role
-        term, leader, is_ready = role
         self._intake.clear()
         self._in_flight = 0
         self._outbox.rewind()
+        self._reads.begin_anew()
         if is_ready:
             self._resume = dict.fromkeys(self._up)
         log.info(
@@ -476,51 +514,19 @@ class Group(Actor[GroupMessage]):
         for listener in self._role_listeners:
             listener()
 
-    # Members.
-
-    def _steer(self) -> None:
-        """As the leader, take the next step towards the members that are desired."""
-        engine = self._engine
-        if not engine.is_ready or engine.transferring_to is not None:
-            return
-        if engine.configuration_index > engine.commit_index:
-            return
-        now, desired = engine.configuration, self._desired()
-        if not desired or now == Configuration(desired):
-            return
-        match, last = engine.match(), engine.last_index
-        following = next_configuration(
-            now,
-            desired,
-            is_linked=engine.is_linked,
-            is_caught_up=lambda node: (
-                engine.is_linked(node) and last - match.get(node, 0) <= CAUGHT_UP_LAG_MAX
-            ),
-        )
-        if following is None:
-            return
-        if self._node not in following.voters:
-            successors = [node for node in following.voters if engine.is_linked(node)]
-            engine.transfer(max(successors, key=lambda node: match.get(node, 0)))
-            return
-        if engine.propose_configuration(following):
-            log.info(
-                "members change",
-                extra={
-                    "group": self.number,
-                    "voters": list(following.voters),
-                    "learners": list(following.learners),
-                },
-            )
-
     # Submissions.
+
+    def _reached_leader(self) -> NodeId | None:
+        """Return who takes submissions and requests now, if this node can reach it."""
+        leader = self._engine.leader
+        if leader == self._node:
+            return leader if self._engine.is_ready else None
+        return leader if leader in self._up else None
 
     def _submit_pending(self) -> None:
         """Send this node's batches to the leader, be it this node."""
-        leader, is_ready = self._engine.leader, self._engine.is_ready
-        if leader is None or (leader == self._node and not is_ready):
-            return
-        if leader != self._node and leader not in self._up:
+        leader = self._reached_leader()
+        if leader is None:
             return
         for batch in self._outbox.to_send(self._now_s()):
             if leader == self._node:
@@ -604,6 +610,7 @@ class Group(Actor[GroupMessage]):
             self._applied_seen = self._engine.applied_index
             for listener in self._applied_listeners:
                 listener()
+        self._reads.tell(self._engine.applied_index)
         if self._room and self._outbox.pending_bytes <= self._config.pending_bytes_high // 2:
             self._room.unpark_all()
         if is_applied and (self._outbox.may_send or self._intake.size_bytes):

@@ -27,20 +27,24 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
+from leveret.consensus.beats import Beats
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log
 from leveret.consensus.errors import SafetyViolation
-from leveret.consensus.follower import Follower
-from leveret.consensus.journal import CoreEntry, within
+from leveret.consensus.follower import Follower, LastReply
+from leveret.consensus.journal import CoreEntry, entries_of, int_of, within
+from leveret.consensus.matching import conflict_start, without_known
 from leveret.consensus.membership import Configuration
 from leveret.consensus.messages import (
     Append,
+    Beat,
+    Heard,
     Installed,
     Message,
     Offer,
@@ -115,10 +119,9 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         # While the core handles an append: its sequence number, and the reply we know better.
         self._replying_to = 0
         self._matched: int | None = None
-        # The last reply: to whom, term and next index, and when.
-        self._last_reply: tuple[NodeId, int, int] | None = None
-        self._last_reply_s = 0.0
+        self._last_reply = LastReply(config.heartbeat_s / 2)
         self.safe_index = 0
+        self._beats = Beats(node, config)
 
     # Who counts.
 
@@ -210,37 +213,24 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             self._send_append(peer, message)
         elif kind == "next_node_idx":
             reply = self._reply(message)
-            if self._is_news(peer, reply):
+            if self._last_reply.is_news(peer, reply, self._now_s()):
                 self._hold(peer, reply)
         elif kind == "request_vote":
             request = VoteRequest(
-                _int(message["term"]),
-                _int(message["last_log_index"]),
-                _int(message["last_log_term"]),
+                int_of(message["term"]),
+                int_of(message["last_log_index"]),
+                int_of(message["last_log_term"]),
                 self._elections.is_transfer,
             )
             self._hold(peer, request)
         elif kind == "response_vote":
-            self._hold(peer, Vote(_int(message["term"])))
+            self._hold(peer, Vote(int_of(message["term"])))
         elif kind == "timeout_now":
-            self._ready.append((peer, TimeoutNow(_int(message["term"]))))
+            self._ready.append((peer, TimeoutNow(int_of(message["term"]))))
         else:
             # A proposal made while leadership was lost, which the core would forward as a pickle.
             # Whoever submitted it does so again.
             assert kind == "apply_command", f"the core sends {kind!r}, which nothing here causes"
-        return True
-
-    def _is_news(self, peer: NodeId, reply: Reply) -> bool:
-        """Whether a leader must hear a reply: not each time that it tells a commit index.
-
-        One that says nothing new is a sign of life, and for that half a heartbeat is often enough.
-        """
-        now_s = self._now_s()
-        content = (peer, reply.term, reply.next_index)
-        is_old = reply.is_success and not reply.is_reset and content == self._last_reply
-        if is_old and now_s - self._last_reply_s < self._config.heartbeat_s / 2:
-            return False
-        self._last_reply, self._last_reply_s = content, now_s
         return True
 
     def _hold(self, peer: NodeId, message: Message) -> None:
@@ -272,7 +262,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         return ready
 
     def _reply(self, message: CoreMessage) -> Reply:
-        next_index = _int(message["next_node_idx"])
+        next_index = int_of(message["next_node_idx"])
         is_success, is_reset = bool(message["success"]), bool(message["reset"])
         if is_success and self._matched is not None:
             next_index = self._matched + 1
@@ -281,18 +271,8 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         return Reply(self.core.term, self._replying_to, next_index, is_success, is_reset)
 
     def _conflict_start(self, index: int) -> int:
-        """Return the first index of the conflicting entry's term, but what is committed stays (H9).
-
-        Raises:
-            SafetyViolation: the leader contradicts a committed entry.
-        """
-        floor = max(self.core.commit_index, self._log.first_index)
-        if index <= self.core.commit_index:
-            raise SafetyViolation(f"the leader disagrees about committed entry {index}")
-        term = self._log.term_at(index)
-        while index - 1 > floor and self._log.term_at(index - 1) == term:
-            index -= 1
-        return index
+        """Return where the leader should go on, see `matching` (H9)."""
+        return conflict_start(self._log, self.core.commit_index, index)
 
     def _send_append(self, peer: NodeId, message: CoreMessage) -> None:
         """Send the follower what it lacks, in order, at most once a connection.
@@ -303,7 +283,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         """
         previous = message.get("prevLogIdx")
         assert "transmission" not in message, "the core splits an entry"
-        follower, term, now_s = self._followers[peer], _int(message["term"]), self._now_s()
+        follower, term, now_s = self._followers[peer], int_of(message["term"]), self._now_s()
         if follower.term != term:
             follower.begin(term=term)
         # Without a previous entry: the core would send a snapshot, for the member lacks what is
@@ -312,8 +292,8 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         if follower.is_lost:
             self._offer(peer, follower, now_s)
             return
-        entries = within(_entries(message["entries"]), self._config.append_bytes_max)
-        position = self._position(follower, _int(previous))
+        entries = within(entries_of(message["entries"]), self._config.append_bytes_max)
+        position = self._position(follower, int_of(previous))
         if position != previous:
             last = self._log.last_index
             entries = ()
@@ -323,13 +303,13 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
                 )
         if follower.in_flight_bytes >= self._config.in_flight_bytes_max:
             entries = ()
-        commit = _int(message["commit_index"])
-        if (
-            not entries
-            and follower.commit_index == commit
-            and now_s - follower.sent_s < self._config.heartbeat_s
-        ):
-            return
+        commit = int_of(message["commit_index"])
+        if not entries and follower.commit_index == commit:
+            if not self._beats.is_due(follower, now_s):
+                return
+            if follower.knows(term, self._log.last_index, commit, self.safe_index):
+                self._ready.append((peer, self._beats.next(follower, term, now_s)))
+                return
         follower.sequence += 1
         if entries:
             size = sum(len(entry[0]) for entry in entries)
@@ -337,6 +317,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             follower.in_flight_bytes += size
         follower.position = entries[-1][1] if entries else position
         follower.sent_s, follower.commit_index = now_s, commit
+        follower.safe_index = self.safe_index
         append = Append(
             term,
             follower.sequence,
@@ -368,7 +349,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     def connected(self, peer: NodeId, incarnation: int) -> None:
         self._up[peer] = incarnation
-        self._last_reply = None
+        self._last_reply.forget()
         if self.is_member(peer):
             self._followers[peer].reconnect()
             self._attach(peer)
@@ -414,6 +395,10 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
                     and self._elections.agreed(peer, term)
                 ):
                     self.stand()
+            case Beat():
+                self._receive_beat(peer, message)
+            case Heard():
+                self._receive_heard(peer, message)
             case Stale(term):
                 if term > self.core.term:
                     self._raise_term(peer, term)
@@ -439,8 +424,8 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     def _raise_term(self, peer: NodeId, term: int) -> None:
         """Make the core step down into a newer term: a vote request that no log can grant."""
-        request = {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": -1}
-        self._deliver(peer, request)
+        nothing = {"last_log_term": -1, "last_log_index": -1}
+        self._deliver(peer, {"type": "request_vote", "term": term, **nothing})
 
     def _receive_append(self, peer: NodeId, message: Append) -> None:
         core = self.core
@@ -480,32 +465,9 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
     def _without_known(
         self, previous: int, previous_term: int, entries: list[CoreEntry]
     ) -> tuple[int, int, list[CoreEntry], int] | None:
-        """Return what is new of an append, in a form that truncates nothing but conflicts (H1).
-
-        The core deletes whatever it has after `previous`. So what it has already is taken off
-        the front; if nothing is left, the append is moved to the end of the log.
-
-        Returns None if the logs do not meet at `previous`: the core refuses. Otherwise the new
-        previous index and term, the entries to add, and the index up to which the logs agree.
-
-        Raises:
-            SafetyViolation: an entry conflicts with a committed one.
-        """
-        own = self._log
-        last = own.last_index
-        if not own.first_index <= previous <= last or own.term_at(previous) != previous_term:
-            return None
-        matched = previous
-        for _, index, term in entries:
-            if index > last or own.term_at(index) != term:
-                break
-            matched = index
-        new = entries[matched - previous :]
-        if not new:
-            return last, own.term_at(last), [], matched
-        if matched < last and matched < self.core.commit_index:
-            raise SafetyViolation(f"the leader's entry {matched + 1} differs from a committed one")
-        return matched, own.term_at(matched), new, matched
+        """Return what is new of an append, see `matching` (H1)."""
+        commit = self.core.commit_index
+        return without_known(self._log, commit, previous, previous_term, entries)
 
     def _receive_reply(self, peer: NodeId, message: Reply) -> None:
         core = self.core
@@ -516,6 +478,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         follower = self._followers[peer]
         if not self._is_of_term(message, follower):
             return
+        follower.spoke(self._now_s())
         follower.answered(message.sequence)
         next_index = min(message.next_index, self._log.last_index + 1)
         if message.is_reset:
@@ -643,6 +606,62 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         )
         self._ready.append((peer, PreVote(message.term, is_granted, core.term)))
 
+    # Beats and reads.
+
+    def beat(self) -> bool:
+        """As a leader who has told everybody everything, beat for those whose heartbeat is due.
+
+        False if the core has more to do than that: somebody does not know or answer something,
+        or there is no majority that was heard lately.
+        """
+        core, now_s = self.core, self._now_s()
+        told = core.term, self._log.last_index, core.commit_index, self.safe_index
+        linked = {peer: f for peer, f in self._followers.items() if self.is_member(peer)}
+        if not all(follower.knows(*told) for follower in linked.values()):
+            return False
+        if not self._beats.hears_majority(self.configuration, linked, now_s):
+            return False
+        for peer, follower in linked.items():
+            if self._beats.is_due(follower, now_s):
+                self._ready.append((peer, self._beats.next(follower, core.term, now_s)))
+        return True
+
+    def begin_round(self) -> int:
+        """As the leader, ask all voters whether they follow; return the number of the round."""
+        self._beats.number += 1
+        term, now_s = self.core.term, self._now_s()
+        for peer in self.configuration.voters:
+            if peer != self._node and self.is_member(peer):
+                self._ready.append((peer, self._beats.next(self._followers[peer], term, now_s)))
+        return self._beats.number
+
+    def confirmed_round(self) -> int:
+        """Return the last round that a majority answered in the present term."""
+        return self._beats.confirmed(self.configuration, self._followers, self.core.term)
+
+    def _receive_beat(self, peer: NodeId, message: Beat) -> None:
+        core = self.core
+        if message.term < core.term:
+            self._ready.append((peer, Stale(core.term)))
+        elif message.term == core.term and core.leader is not None:
+            if core.leader != peer:
+                raise SafetyViolation(f"{core.leader} and {peer} both lead term {core.term}")
+            self._elections.heard(self._now_s(), is_newer_term=False)
+            self._ready.append((peer, Heard(*message)))
+        # Otherwise its appends of that term were lost with a link; unanswered, it sends one again.
+
+    def _receive_heard(self, peer: NodeId, message: Heard) -> None:
+        if not self.core.is_leader or not self.is_member(peer):
+            return
+        follower = self._followers[peer]
+        if not message.term == self.core.term == follower.term:
+            return
+        follower.heard = max(follower.heard, message.number)
+        follower.spoke(self._now_s())
+        if peer in self.configuration.voters:
+            # Nothing new, but a sign of life for the core, which steps down without a majority.
+            self._deliver_reply(peer, follower.counted_index + 1, is_success=True, is_reset=False)
+
     # Elections of our own.
 
     def tick(self) -> bool:
@@ -668,11 +687,8 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     def match(self) -> Mapping[NodeId, int]:
         """Return what each follower acknowledged of this term's log, durable here or not."""
-        term = self.core.term
-        return {
-            peer: follower.match_index if follower.term == term else 0
-            for peer, follower in self._followers.items()
-        }
+        term, followers = self.core.term, self._followers.items()
+        return {peer: f.match_index if f.term == term else 0 for peer, f in followers}
 
     def counted(self, peer: NodeId) -> int:
         """Return how much of a follower's log the core counts in this term."""
@@ -680,13 +696,3 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         if follower is None or follower.term != self.core.term:
             return 0
         return follower.counted_index
-
-
-def _int(value: object) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _entries(value: object) -> Sequence[CoreEntry]:
-    assert isinstance(value, (list, tuple))
-    return value

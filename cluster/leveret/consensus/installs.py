@@ -224,6 +224,11 @@ class Lender:
         # entry, which the receiver gets as well. Before it, nobody here could tell.
         return self._entries(request) if applied_index >= request.snapshot_index else None
 
+    @property
+    def is_lending(self) -> bool:
+        """Whether a snapshot is kept in memory for those who may go on asking."""
+        return self._snapshot is not None
+
     def forget(self, now_s: float) -> None:
         """Give the memory back if nobody has asked for a while."""
         if now_s > self._until_s:

@@ -154,3 +154,15 @@ def within(entries: Sequence[CoreEntry], bytes_max: int) -> Sequence[CoreEntry]:
         if count and size > bytes_max:
             return entries[:count]
     return entries
+
+
+def int_of(value: object) -> int:
+    """Return the number in a message of the core's."""
+    assert isinstance(value, int)
+    return value
+
+
+def entries_of(value: object) -> Sequence[CoreEntry]:
+    """Return the entries in a message of the core's."""
+    assert isinstance(value, (list, tuple))
+    return value

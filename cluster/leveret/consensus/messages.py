@@ -143,6 +143,36 @@ class EntriesPart(NamedTuple):
     gone: tuple[int, ...]
 
 
+class Beat(NamedTuple):
+    """The leader of `term` lives, and has nothing new to say. Answered by `Heard`.
+
+    number: of the round of beats; grows within the term.
+    """
+
+    term: int
+    number: int
+
+
+class Heard(NamedTuple):
+    """The sender still followed the leader of `term` when the beat `number` had come."""
+
+    term: int
+    number: int
+
+
+class ReadRequest(NamedTuple):
+    """What is committed now? Asked of the leader; `number` is echoed."""
+
+    number: int
+
+
+class ReadGrant(NamedTuple):
+    """All that was committed when `number` was asked is in the log up to `commit_index`."""
+
+    number: int
+    commit_index: int
+
+
 class Submit(NamedTuple):
     """A batch for the leader's log (see `entries.Batch`)."""
 
@@ -181,6 +211,10 @@ Message = (
     | StatePart
     | FetchEntries
     | EntriesPart
+    | Beat
+    | Heard
+    | ReadRequest
+    | ReadGrant
     | Submit
     | Resume
     | TransferRequest
@@ -204,6 +238,10 @@ _KINDS: dict[type[Message], int] = {
     StatePart: 15,
     FetchEntries: 16,
     EntriesPart: 17,
+    Beat: 18,
+    Heard: 19,
+    ReadRequest: 20,
+    ReadGrant: 21,
 }
 
 
@@ -326,6 +364,10 @@ _PARSERS: dict[int, tuple[int, Callable[[tuple[object, ...]], Message]]] = {
     15: (6, _state_part),
     16: (2, lambda fields: FetchEntries(_number(fields[0]), _numbers(fields[1]))),
     17: (2, _entries_part),
+    18: (2, lambda fields: Beat(*map(_number, fields))),
+    19: (2, lambda fields: Heard(*map(_number, fields))),
+    20: (1, lambda fields: ReadRequest(*map(_number, fields))),
+    21: (2, lambda fields: ReadGrant(*map(_number, fields))),
 }
 
 

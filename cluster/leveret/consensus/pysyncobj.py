@@ -39,7 +39,7 @@ from leveret.consensus.errors import ConsensusError, MachineFailed
 from leveret.consensus.guard import Guard
 from leveret.consensus.journal import CoreJournal, check_continues
 from leveret.consensus.membership import Configuration, Configurations, decode_configuration
-from leveret.consensus.messages import Message
+from leveret.consensus.messages import Beat, Heard, Message
 from leveret.transport import NodeId
 
 NEVER_S = 1e8
@@ -51,6 +51,9 @@ stands still too; the guard drops what need not leave."""
 
 TICKS_MAX = 16
 """Core ticks of one `advance`; each applies up to 1 MiB of entries, or at least two."""
+
+_BEATS = (Beat, Heard)
+"""Messages that give the core nothing to do."""
 
 _ROLES = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)  # in the order of the core's numbers
 
@@ -333,9 +336,10 @@ class PySyncObjEngine:
         return True
 
     def step(self, sender: NodeId, message: Message) -> None:
-        self._is_due = True
         self._guard.receive(sender, message)
-        self._mind_configuration()
+        if type(message) not in _BEATS:
+            self._is_due = True
+            self._mind_configuration()
 
     def connected(self, node: NodeId, incarnation: int) -> None:
         self._is_due = True
@@ -358,8 +362,22 @@ class PySyncObjEngine:
     def tick(self) -> None:
         # A leader looks after its followers; everybody else waits for messages or an election.
         is_standing = self._guard.tick()
-        has_followers = len(self._guard.configuration.nodes) > 1
-        self._is_due |= is_standing or (self._view.is_leader and has_followers)
+        if self._view.is_leader and len(self._guard.configuration.nodes) > 1:
+            self._is_due |= self._transfer is not None or not self._guard.beat()
+        self._is_due |= is_standing
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._is_due and self._view.applied_index >= self._view.commit_index
+
+    def begin_read(self) -> tuple[int, int] | None:
+        if not self.is_ready:
+            return None
+        return self._guard.begin_round(), self._view.commit_index
+
+    @property
+    def confirmed_read(self) -> int:
+        return self._guard.confirmed_round() if self._view.is_leader else 0
 
     def transfer(self, node: NodeId) -> bool:
         is_able = node in self.configuration.voters and self._guard.is_member(node)

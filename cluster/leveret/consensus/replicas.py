@@ -15,14 +15,14 @@ from typing import Protocol
 import trio
 
 from leveret.actors import ActorStopped, Probe, supervise
-from leveret.consensus.config import GroupConfig
+from leveret.consensus.config import TRANSFER_LAG_MAX, GroupConfig
 from leveret.consensus.engine import SnapshotMark
 from leveret.consensus.errors import BadMessage
-from leveret.consensus.group import TRANSFER_LAG_MAX, Group
+from leveret.consensus.group import Group
 from leveret.consensus.machine import Machine
 from leveret.consensus.mail import TICK, GroupMessage, LinkChanged, Received
 from leveret.consensus.membership import Members
-from leveret.consensus.messages import Message, parse, to_wire
+from leveret.consensus.messages import Beat, Heard, Message, parse, to_wire
 from leveret.storage import GroupLog, Journal, Snapshot, Snapshots
 from leveret.transport import NodeId
 
@@ -33,6 +33,10 @@ SAVE_AGAIN_S = 1.0
 
 CHANNEL = "raft"
 """All groups' messages; the group's number is in the message."""
+
+BEATS = "beats"
+"""Several of `CHANNEL`'s in one, that nobody waits for: a tick's beats, and the answers to those
+that came since the tick before."""
 
 HAND_OVER_LOOK_S = 0.02
 """How often a node that hands over looks whether another one leads."""
@@ -124,8 +128,13 @@ class Replicas:
             )
             for number, machine in enumerate(machines)
         )
+        self._desired = desired
         self._is_running = False
+        # What goes to each node with the next tick.
+        self._beats: dict[NodeId, list[tuple[object, ...]]] = {}
+        self._is_gathering = False
         peers.on_message(CHANNEL, self._receive)
+        peers.on_message(BEATS, self._receive_beats)
         peers.on_up(self._link_up)
         peers.on_down(lambda peer: self._tell_all(LinkChanged(peer, is_up=False)))
         journal.on_durable(self._became_durable)
@@ -219,18 +228,44 @@ class Replicas:
     # Mail.
 
     def _send(self, node: NodeId, group: int, message: Message) -> bool:
-        return self._peers.send(node, CHANNEL, to_wire(group, message))
+        payload = to_wire(group, message)
+        if self._is_gathering and isinstance(message, Beat | Heard):
+            self._beats.setdefault(node, []).append(payload)
+            return True
+        return self._peers.send(node, CHANNEL, payload)
 
     def _receive(self, sender: NodeId, payload: object) -> None:
+        found = self._parse(sender, payload)
+        if found is not None:
+            group, message = found
+            self._tell(group, Received(sender, message))
+
+    def _parse(self, sender: NodeId, payload: object) -> tuple[Group, Message] | None:
         try:
             number, message = parse(payload)
         except BadMessage as error:
             log.warning("malformed message dropped", extra={"peer": sender, "error": str(error)})
-            return
+            return None
         if number < len(self.groups):
-            self._tell(self.groups[number], Received(sender, message))
-        else:
-            log.warning("message for no group", extra={"peer": sender, "group": number})
+            return self.groups[number], message
+        log.warning("message for no group", extra={"peer": sender, "group": number})
+        return None
+
+    def _receive_beats(self, sender: NodeId, payload: object) -> None:
+        if not self._is_running or not isinstance(payload, tuple):
+            return
+        self._is_gathering = True
+        for beat in payload:
+            found = self._parse(sender, beat)
+            if found is not None and isinstance(found[1], Beat | Heard):
+                self._hear(found[0], sender, found[1])
+        self._is_gathering = False
+
+    def _hear(self, group: Group, sender: NodeId, beat: Beat | Heard) -> None:
+        try:
+            group.hear(sender, beat)
+        except ActorStopped:
+            log.debug("beat to a stopped group dropped", extra={"group": group.number})
 
     def _link_up(self, peer: NodeId) -> None:
         incarnation = self._peers.incarnation(peer)
@@ -261,7 +296,15 @@ class Replicas:
 
     async def _tick(self) -> None:
         while True:
-            self._tell_all(TICK)
+            desired = self._desired()
+            self._is_gathering = True
+            for group in self.groups:
+                if not group.beat(desired):
+                    self._tell(group, TICK)
+            self._is_gathering = False
+            beats, self._beats = self._beats, {}
+            for node, gathered in beats.items():
+                self._peers.send(node, BEATS, tuple(gathered))
             await trio.sleep(self._config.tick_s)
 
     async def _take_snapshots(self) -> None:

@@ -198,9 +198,19 @@ class Outbox:
         self._open_bytes += size
         self.pending_bytes += size
 
-    def hurry(self) -> None:
-        """Let what waits for company go now."""
+    def tick(self, now_s: float, stall_s: float) -> None:
+        """Let go what waits for company, and send again what was sent and of which nothing comes.
+
+        stall_s: how long nothing may be applied.
+        """
         self._is_urgent = bool(self._open)
+        if self._pending and now_s - self._progress_s > stall_s:
+            self.rewind()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is on its way, or waits to be."""
+        return not self._open and not self._pending
 
     @property
     def may_send(self) -> bool:
@@ -211,10 +221,6 @@ class Outbox:
         """Send again from `sequence` on, or everything that is not applied."""
         self._sent = max(sequence - 1, self._last_sequence - len(self._pending))
         self._sent = min(self._sent, self._last_sequence)
-
-    def is_stalled(self, now_s: float, after_s: float) -> bool:
-        """Whether something was sent and nothing applied for a time."""
-        return bool(self._pending) and now_s - self._progress_s > after_s
 
     def to_send(self, now_s: float) -> list[Batch]:
         """Give the batches to send to the leader now, and count them as sent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leveret.consensus.engine import Role
+from leveret.consensus.engine import Engine, Log, Role
 from leveret.transport import NodeId
 
 
@@ -37,3 +37,34 @@ class GroupStatus:
     learners: dict[NodeId, int]
     """Nodes and their incarnations."""
     is_installing: bool
+
+
+def status_of(
+    engine: Engine,
+    log: Log,
+    *,
+    number: int,
+    snapshot_index: int,
+    pending_bytes: int,
+    is_installing: bool,
+) -> GroupStatus:
+    """Return the status of the group whose engine and log these are."""
+    last = engine.last_index
+    return GroupStatus(
+        number=number,
+        role=engine.role,
+        term=engine.term,
+        leader=engine.leader,
+        is_ready=engine.is_ready,
+        commit_index=engine.commit_index,
+        applied_index=engine.applied_index,
+        first_index=log.first_index,
+        last_index=last,
+        durable_index=log.durable_index,
+        snapshot_index=snapshot_index,
+        pending_bytes=pending_bytes,
+        peers={node: PeerStatus(match, last - match) for node, match in engine.match().items()},
+        voters=dict(engine.configuration.voters),
+        learners=dict(engine.configuration.learners),
+        is_installing=is_installing,
+    )

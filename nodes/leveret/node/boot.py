@@ -424,7 +424,7 @@ async def _write_last(replicas: Replicas) -> None:
     with trio.move_on_after(LAST_WRITES_S):
         for group in replicas.groups:
             written = trio.Event()
-            group.barrier(written.set)
+            group.submitted(written.set)
             await written.wait()
 
 

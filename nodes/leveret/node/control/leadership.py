@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from leveret.consensus.group import TRANSFER_LAG_MAX
+from leveret.consensus.config import TRANSFER_LAG_MAX
 from leveret.transport import NodeId
 
 from .cluster_status import ask_all, seen_groups
