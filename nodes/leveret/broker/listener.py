@@ -107,6 +107,8 @@ class Listener:
                 except trio.ClosedResourceError:
                     return  # the node is stopping, and the clients with it
                 except OSError as error:
+                    if error.errno == errno.EBADF:
+                        return  # likewise, while the last client was being taken
                     if error.errno not in _SCARCE:
                         continue  # the client left before we took it
                     log.exception("cannot accept a client", extra={"error": str(error)})
