@@ -4,8 +4,10 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests that need neither a real process nor a foreign client; newer Pythons run these alone.
+# Tests that need neither a real process nor a foreign client nor minutes of simulation; newer
+# Pythons run these alone.
 UNIT := tests --ignore=tests/conformance --ignore=tests/cluster --ignore=tests/typing \
+	--ignore=tests/chaos/test_simulation.py --ignore=tests/chaos/test_mutations.py \
 	--ignore=tests/test_layout.py --ignore=tests/test_docs.py
 NEWER := 3.12 3.13
 EXAMPLES := docs/examples/amqplib

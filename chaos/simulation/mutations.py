@@ -180,7 +180,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("disk-error", "outage", "power"),
-        seeds=(1,),
+        seeds=(18, 1),
     ),
     "snapshot-forgets-sessions": Mutation(
         "a snapshot has no table of sessions",
