@@ -1,6 +1,7 @@
 """How the command ends: its exit codes, and the errors that carry them.
 
-0 is a clean end. 1: the demonstration found a confirmed message lost, or one that nobody sent.
+0 is a clean end. 1: the demonstration found a confirmed message lost, or one that nobody sent,
+or `leveret perf --verify` one that did not come once, whole and in order.
 2 is also click's own code for a wrong command line.
 """
 

@@ -17,6 +17,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Look after it": {
         "ctl": ("leveret.cli.ctl:ctl", "Ask a running node, or have it do something."),
     },
+    "Measure": {
+        "perf": ("leveret.cli.perf:perf", "Put load on a broker, and measure it."),
+    },
     "Configure": {
         "config": ("leveret.cli.config:config", "Show the configuration, or all there is to set."),
     },
@@ -28,6 +31,7 @@ EXAMPLES = """\
   leveret cluster                   three nodes on ports 5672, 5673 and 5674
   leveret cluster --demo            the same with traffic: kill a node and watch
   leveret ctl cluster status        its nodes, who leads, who is behind
+  leveret perf --duration 30s       how many messages a second, how fast
   leveret config show               every setting and where its value comes from"""
 
 
