@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from leveret.perf.result import Frame, Summary
-from tests.cluster.conftest import Cluster, Opener
+from tests.cluster.conftest import Opener
 from tests.support.nodes import LeveretProcess
 from tests.support.programs import Program
 
@@ -156,8 +156,8 @@ def test_a_password_that_is_refused_is_code_6(single: LeveretProcess) -> None:
         assert 6 == program.end()
 
 
-def test_two_brokers_are_compared_in_turn(single: LeveretProcess, cluster: Cluster) -> None:
-    load = ["-z", "2s", "--slices", "2", "--interval", "500ms", "--compare", cluster.url(0)]
+def test_two_brokers_are_compared_in_turn(single: LeveretProcess) -> None:
+    load = ["-z", "1s", "--slices", "2", "--interval", "250ms", "--compare", single.urls[0]]
     with perf(single.urls[0], *load) as program:
         for turn in ("1 of 2", "1 of 2", "2 of 2", "2 of 2"):
             program.wait_for(f"slice {turn}")

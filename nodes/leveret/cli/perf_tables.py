@@ -13,8 +13,8 @@ from leveret.perf.receipts import Verdict
 from leveret.perf.result import Frame, Latency, Summary
 
 HEADER: Final = (
-    "           messages a second        confirm, ms         delivery, ms   uncon-\n"
-    "    time  publ.  conf.  cons.    p50   p95   p99    p50   p95   p99   firmed"
+    "           messages a second         confirm, ms         delivery, ms   uncon-\n"
+    "    time  publ.  conf.  cons.     p50   p95   p99     p50   p95   p99  firmed"
 )
 FAULTS: Final = (
     ("lost", "lost"),

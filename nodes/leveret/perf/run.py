@@ -16,8 +16,8 @@ from leveret.client import ClientError, Connection, connect
 
 from .errors import Kind, PerfError, explained
 from .lines import lines_of
-from .processes import Processes, Usage
 from .plan import Plan
+from .processes import Processes, Usage
 from .receipts import Faults, Verdict, judge
 from .reports import Command, Consumed, Failed, Finished, Interval, Produced, Ready, Report
 from .result import Frame, Phase, Result, frame_of
