@@ -227,7 +227,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("reset", "kill-leader", "isolate", "pause-leader"),
-        seeds=(0,),
+        seeds=(1, 0),
     ),
     "not-sent-again": Mutation(
         "what was lost on the way to a leader is not sent again",
@@ -245,13 +245,13 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a publish is confirmed when it is submitted",
         (
             Edit(
-                _QUEUE + "_submit_incoming",
-                "if runs:",
-                "if runs:\n    _answer(runs, None)\n    runs = []\nif records:",
+                _QUEUE + "_submit_runs",
+                "self._log.submit(command, partial(_answer, runs))",
+                "self._log.submit(command, _nothing)\n_answer(runs, None)",
             ),
         ),
         kinds=("kill-leader", "kill-two", "outage", "isolate"),
-        seeds=(6,),
+        seeds=(8, 6),
     ),
     "stale-reads": Mutation(
         "a passive declare does not wait for a barrier",
@@ -281,7 +281,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "what a lost node said to be settling stays so",
         (Edit(_QUEUE + "_forget_node", "lead.lose_node(node)", "pass"),),
         kinds=("kill", "isolate", "one-way", "reset"),
-        seeds=(11,),
+        seeds=(19, 11),
     ),
     "mark-ignored": Mutation(
         "a new leader takes everything for never delivered",
