@@ -21,6 +21,7 @@ from leveret.client import (
     Misuse,
     connect,
 )
+from leveret.client.streams import Stream
 from tests.client.conftest import fake_connect
 from tests.client.fake_broker import FakeCluster
 
@@ -358,3 +359,23 @@ async def test_a_flood_without_acknowledgements_waits_in_the_broker(
             assert deliveries.buffered < 6_000
             for number in range(20_000):
                 assert (await anext(deliveries)).body == b"%d" % number
+
+
+async def test_a_connection_may_be_closed_at_the_very_moment_when_it_is_there_again() -> None:
+    cluster = FakeCluster("one")
+    may_dial = trio.Event()
+    may_dial.set()
+
+    async def dial(*arguments: object) -> Stream:
+        stream = await cluster.dial(*arguments)  # type: ignore[arg-type]
+        await may_dial.wait()
+        return stream
+
+    async with connect(cluster.url, dial=dial) as connection:
+        may_dial = trio.Event()
+        cluster.cut()
+        await wait_all_tasks_blocked()
+        assert not connection.is_connected
+
+        may_dial.set()
+        await connection.close()

@@ -372,6 +372,9 @@ class Connection:
             return False, ConnectionLost(f"no answer within {timeout_s:g} s")
         except streams.GONE as gone:
             return False, ConnectionLost(_reason(gone))
+        if core.state is State.CLOSED:
+            stream.close()
+            return False, ConnectionLost("the connection was closed by the program")
         self._address = address
         try:
             core.attach(self._login)
