@@ -152,6 +152,7 @@ class Replicas:
         for group in self.groups:
             if not group.configuration.voters:
                 group.found()
+                self._tell(group, TICK)  # alone it stands for election at once
 
     def are_voters(self, nodes: Collection[NodeId]) -> bool:
         """Whether all of `nodes` are voters of every group, as far as this node knows."""

@@ -10,6 +10,7 @@ from .identity import Address, Identity, NodeId
 from .joining import Joined, NotReached, join
 from .peers import Peers
 from .security import CertificateAuthority, ClusterCredentials, TlsFiles, found_cluster, new_token
+from .sockets import Sockets
 
 __all__ = [
     "Address",
@@ -24,6 +25,7 @@ __all__ = [
     "NotReached",
     "Peers",
     "Refused",
+    "Sockets",
     "TlsFiles",
     "TransportConfig",
     "TransportError",

@@ -14,6 +14,8 @@ from .identity import Address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .sockets import Sockets
+
 __all__ = ["accept_forever", "is_loopback", "is_wildcard", "listen"]
 
 log = logging.getLogger("leveret.transport")
@@ -39,7 +41,9 @@ def is_wildcard(host: str) -> bool:
         return False
 
 
-async def listen(address: Address, *, has_tls: bool) -> tuple[trio.socket.SocketType, Address]:
+async def listen(
+    address: Address, *, has_tls: bool, sockets: Sockets = trio.socket
+) -> tuple[trio.socket.SocketType, Address]:
     """Return a listening socket on the first address of the host, and what it is bound to.
 
     Port 0 lets the system choose.
@@ -48,9 +52,7 @@ async def listen(address: Address, *, has_tls: bool) -> tuple[trio.socket.Socket
         TransportError: off loopback without TLS, or the address cannot be had.
     """
     try:
-        found = await trio.socket.getaddrinfo(
-            address.host, address.port, type=trio.socket.SOCK_STREAM
-        )
+        found = await sockets.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
     except OSError as error:
         raise TransportError(f"cannot listen on {address}: {error.strerror}") from error
     family, kind, protocol, _, target = found[0]
@@ -60,7 +62,7 @@ async def listen(address: Address, *, has_tls: bool) -> tuple[trio.socket.Socket
             " cluster's certificate (ca.pem, node.pem and node.key), or listen on a loopback"
             " address such as 127.0.0.1"
         )
-    socket = trio.socket.socket(family, kind, protocol)
+    socket = sockets.socket(family, kind, protocol)
     try:
         socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
         await socket.bind(target)

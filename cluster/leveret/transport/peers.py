@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .admitting import JoinHandler
     from .identity import Address, Identity, NodeId
     from .security import ClusterCredentials
+    from .sockets import Sockets
     from .wire import Wire
 
 __all__ = ["Peers"]
@@ -55,11 +56,12 @@ class Peers:
         rng: random.Random,
         config: TransportConfig | None = None,
         make_nonce: Callable[[int], bytes] = secrets.token_bytes,
+        sockets: Sockets = trio.socket,
     ) -> None:
         """Take what a node is and whom it should know; nothing is opened before `run`.
 
         `members` may contain this node itself. `make_nonce(n)` returns n bytes that nobody can
-        foretell; only a simulation gives another one.
+        foretell; only a simulation gives another one. `sockets` is where they come from.
 
         Raises:
             TransportError: the certificate files cannot be used, or the cluster ids differ.
@@ -81,6 +83,7 @@ class Peers:
         self._listen = listen
         self._members = {node: at for node, at in members.items() if node != identity.node}
         self._rng = rng
+        self._sockets = sockets
 
         self._handlers: dict[str, Callable[[NodeId, object], None]] = {}
         self._up_listeners: list[Callable[[NodeId], None]] = []
@@ -189,7 +192,9 @@ class Peers:
         Raises:
             TransportError: this node may not or cannot listen on its address.
         """
-        listener, bound = await listen(self._listen, has_tls=self._server_tls is not None)
+        listener, bound = await listen(
+            self._listen, has_tls=self._server_tls is not None, sockets=self._sockets
+        )
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -239,7 +244,7 @@ class Peers:
         address, notice = self._members[node], f"dial {node}"
         try:
             with trio.fail_after(self._config.handshake_timeout_s):
-                socket = await connect(address)
+                socket = await connect(address, self._sockets)
         except (OSError, trio.TooSlowError) as error:
             reason = describe(error) if isinstance(error, OSError) else "no answer"
             if self._notices.is_news(notice, reason):

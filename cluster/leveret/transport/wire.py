@@ -19,6 +19,7 @@ from .security import certified_node
 
 if TYPE_CHECKING:
     from .identity import NodeId
+    from .sockets import Sockets
 
 __all__ = [
     "WIRE_ERRORS",
@@ -212,16 +213,16 @@ class TlsWire:
                 await self._raw.send_all(data)
 
 
-async def connect(address: Address) -> trio.socket.SocketType:
+async def connect(address: Address, sockets: Sockets = trio.socket) -> trio.socket.SocketType:
     """Return a connected socket to the first of the host's addresses that answers.
 
     Raises:
         OSError: none did, or the name is unknown; the last address's error.
     """
-    found = await trio.socket.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
+    found = await sockets.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
     failure: OSError = ConnectionError(f"{address.host} has no address")
     for family, kind, protocol, _, target in found:
-        socket = trio.socket.socket(family, kind, protocol)
+        socket = sockets.socket(family, kind, protocol)
         try:
             await socket.connect(target)
         except OSError as error:

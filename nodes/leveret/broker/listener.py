@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from leveret.transport import Sockets
+
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 64 * 1024
@@ -62,10 +64,18 @@ class ListenerConfig:
 class Listener:
     """All client connections of a node."""
 
-    def __init__(self, services: Services, greeting: Greeting, config: ListenerConfig) -> None:
+    def __init__(
+        self,
+        services: Services,
+        greeting: Greeting,
+        config: ListenerConfig,
+        *,
+        sockets: Sockets = trio.socket,
+    ) -> None:
         self._services = services
         self._greeting = greeting
         self._config = config
+        self._sockets = sockets
         self._connections: dict[int, Ref[object]] = {}
         self._number = 0
         self._unauthenticated = 0
@@ -82,11 +92,11 @@ class Listener:
         Raises:
             OSError: the address is in use or not ours.
         """
-        infos = await trio.socket.getaddrinfo(
+        infos = await self._sockets.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, address = infos[0]
-        listening = trio.socket.socket(family, kind, protocol)
+        listening = self._sockets.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             await listening.bind(address)
@@ -96,10 +106,15 @@ class Listener:
         return listening
 
     async def serve(
-        self, listening: trio.socket.SocketType, *, tls: ssl.SSLContext | None = None
+        self,
+        listening: trio.socket.SocketType,
+        *,
+        tls: ssl.SSLContext | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen on a bound socket and serve clients, until it is closed and they are gone."""
         listening.listen(self._config.backlog)
+        task_status.started()
         async with trio.open_nursery() as nursery:
             while True:
                 try:
@@ -145,6 +160,17 @@ class Listener:
         address: tuple[str, int],
         tls: ssl.SSLContext | None,
     ) -> None:
+        try:
+            await self._converse(client, address, tls)
+        finally:
+            client.close()  # also where the node ends at once
+
+    async def _converse(
+        self,
+        client: trio.socket.SocketType,
+        address: tuple[str, int],
+        tls: ssl.SSLContext | None,
+    ) -> None:
         name = f"{address[0]}:{address[1]} -> {_shown(client.getsockname())}"
         stream: ClientStream
         try:
@@ -176,8 +202,6 @@ class Listener:
                     "handshake not completed",
                     extra={"connection": name, "reason": str(error) or type(error).__name__},
                 )
-            with trio.move_on_after(1, shield=True):
-                await trio.aclose_forcefully(_Closing(client))
             return
         log.info(
             "client connected",
@@ -254,16 +278,6 @@ def _once(
     """Return a maker whose second actor hangs up: half a conversation cannot be taken up again."""
     makers = [lambda: _Crashed(hang_up), make]
     return lambda: makers.pop()() if len(makers) > 1 else makers[0]()
-
-
-class _Closing(trio.abc.AsyncResource):
-    """A socket as something to close."""
-
-    def __init__(self, client: trio.socket.SocketType) -> None:
-        self._client = client
-
-    async def aclose(self) -> None:
-        self._client.close()
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,6 +13,8 @@ The tree of a running node, from the ground up; what is above may use what is be
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -70,7 +72,7 @@ from .tls import server_context
 from .version import version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from leveret.catalog.model import Exchange, Model
     from leveret.storage import Disk
@@ -205,13 +207,12 @@ async def _open_and_run(
         )
     except CorruptJournal as error:
         raise _DamagedFolder(error) from error
-    try:
+    with ExitStack() as held:
+        held.callback(journal.close)
         if last_boot and journal.is_empty and not member.is_founding:
             # It keeps no promise that an earlier journal may have given.
             member = await renew_incarnation(disk, member, now_ms=outside.wall_clock_ms())
-        await _run(stop, config, disk, journal, boot, member, on_ready, outside)
-    finally:
-        journal.close()
+        await _run(stop, config, disk, journal, boot, member, held, on_ready, outside)
 
 
 async def _run(
@@ -221,10 +222,13 @@ async def _run(
     journal: Journal,
     boot: int,
     member: Membership,
+    held: ExitStack,
     on_ready: Callable[[Endpoints], None],
     outside: Outside,
 ) -> None:
     """Build the tree and run it until `stop`.
+
+    held: takes what is to be closed at the end.
 
     Raises:
         _DamagedFolder: before anything of the node runs.
@@ -250,6 +254,7 @@ async def _run(
         members=member.members,
         rng=rng,
         make_nonce=outside.secret_bytes,
+        sockets=outside.peer_sockets,
     )
     controls = Controls()
     admin = Admin(node, peers, controls)
@@ -317,10 +322,20 @@ async def _run(
                 random_bytes=outside.secret_bytes,
             )
             listener = Listener(
-                services, _greeting(config, catalog.model), _listener_config(config)
+                services,
+                _greeting(config, catalog.model),
+                _listener_config(config),
+                sockets=outside.client_sockets,
             )
-            plain = [await listener.bind(*address) for address in config.amqp.listen]
-            secured = [await listener.bind(*address) for address in config.amqp.tls_listen]
+            plain = [
+                held.enter_context(closing(await listener.bind(*address)))
+                for address in config.amqp.listen
+            ]
+            secured = [
+                held.enter_context(closing(await listener.bind(*address)))
+                for address in config.amqp.tls_listen
+            ]
+            config = _with_ports(config, plain, secured)
             context = server_context(config.amqp) if secured else None
             alarms = Alarms(
                 disk,
@@ -362,17 +377,18 @@ async def _run(
             ground.start_soon(alarms.run)
             ground.start_soon(parts.rates.run)
             ground.start_soon(admin.run)
-            ground.start_soon(
-                LostNodes(
-                    node=node,
-                    links=peers,
-                    catalog=catalog,
-                    is_leader=lambda: replicas.groups[0].is_leader,
-                    lost_after_s=config.node.lost_after_s,
-                ).run
-            )
             await ground.start(replicas.run)
-            ground.start_soon(roster.run)
+            if member.listen is not None:  # alone, there is nobody to come or go
+                ground.start_soon(roster.run)
+                ground.start_soon(
+                    LostNodes(
+                        node=node,
+                        links=peers,
+                        catalog=catalog,
+                        is_leader=lambda: replicas.groups[0].is_leader,
+                        lost_after_s=config.node.lost_after_s,
+                    ).run
+                )
             if outside.has_control_socket:
                 await ground.start(ControlServer(config.node.data_dir, controls).run)
             ground.start_soon(
@@ -396,9 +412,9 @@ async def _run(
             if await unless_stopped(stop, begin):
                 outside.tune_memory()
                 for bound in plain:
-                    ground.start_soon(listener.serve, bound)
+                    await ground.start(listener.serve, bound)
                 for bound in secured:
-                    ground.start_soon(partial(listener.serve, bound, tls=context))
+                    await ground.start(partial(listener.serve, bound, tls=context))
                 parts.phase = "serving"
                 on_ready(parts.endpoints)
                 log.info("ready", extra={"node": node, "boot": boot})
@@ -507,6 +523,20 @@ def _alternate(exchange: Exchange) -> str | None:
 
 def _now(outside: Outside) -> datetime:
     return datetime.fromtimestamp(outside.wall_clock_ms() / 1000, UTC)
+
+
+def _with_ports(
+    config: NodeConfig,
+    plain: Sequence[trio.socket.SocketType],
+    secured: Sequence[trio.socket.SocketType],
+) -> NodeConfig:
+    """Return the configuration with the ports that the system chose for port 0."""
+    amqp = config.amqp
+    listen, tls_listen = (
+        tuple(a._replace(port=_address(b).port) for a, b in zip(addresses, bound, strict=True))
+        for addresses, bound in ((amqp.listen, plain), (amqp.tls_listen, secured))
+    )
+    return replace(config, amqp=replace(amqp, listen=listen, tls_listen=tls_listen))
 
 
 def _address(bound: trio.socket.SocketType) -> Address:

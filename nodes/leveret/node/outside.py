@@ -1,6 +1,7 @@
-"""What a node takes from the machine that it runs on, but for sockets, which are trio's.
+"""What a node takes from the machine that it runs on.
 
-The seam for the simulator of whole nodes: it gives another outside, and runs the same node.
+The seam for the simulator of whole nodes and for `leveret.testing`: they give another outside, and
+run the same node.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
+from leveret.broker.access import hash_password
 from leveret.storage import Disk, KernelSyncer, RealDisk, ThreadSyncer, pick_syncer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leveret.broker.access import InThread
+    from leveret.catalog.model import PasswordHash
     from leveret.storage.syncers import Syncer
+    from leveret.transport import Sockets
 
     from .config import NodeConfig
 
@@ -46,6 +50,8 @@ class Outside:
     secret_bytes: so many bytes that nobody can foretell.
     in_thread: runs work that takes long away from the loop.
     tune_memory: called once, when all that lives as long as the node is there.
+    client_sockets, peer_sockets: where those for clients and for other nodes come from.
+    hash_password: makes the record of a password and a salt, in `in_thread`.
     has_control_socket: whether an operator can reach the node through its data folder.
     """
 
@@ -54,6 +60,9 @@ class Outside:
     secret_bytes: Callable[[int], bytes]
     in_thread: InThread
     tune_memory: Callable[[], None]
+    client_sockets: Sockets = trio.socket
+    peer_sockets: Sockets = trio.socket
+    hash_password: Callable[[bytes, bytes], PasswordHash] = hash_password
     has_control_socket: bool = False
 
 

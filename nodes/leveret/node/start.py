@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from leveret.broker.access import hash_password
 from leveret.catalog import CatalogTimeout
 from leveret.catalog.commands import Bootstrap, RegisterNode
 from leveret.transport.identity import Address
@@ -67,7 +66,7 @@ async def register(
             await catalog.barrier(WAIT_LOG_S)
             if catalog.model.cluster is None:
                 password = await outside.in_thread(
-                    partial(hash_password, b"guest", outside.secret_bytes(16))
+                    partial(outside.hash_password, b"guest", outside.secret_bytes(16))
                 )
                 await catalog.change(
                     Bootstrap(member.cluster, config.consensus.shards, "guest", password),
