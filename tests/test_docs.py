@@ -266,6 +266,38 @@ def run_program(
     return done.stdout
 
 
+def test_the_guide_to_testing_has_tests_that_pass_and_programs_that_print_what_it_says(
+    tmp_path: Path,
+) -> None:
+    shown = [
+        block
+        for block in blocks_of(ROOT / "docs/guides/testing.md")
+        if block.kind in {"python", "output"}
+    ]
+    files = 0
+    for block, behind in zip(shown, [*shown[1:], None], strict=True):
+        if file := re.match(r"# (\w+\.py)\n", block.text):
+            files += 1
+            (tmp_path / file[1]).write_text(block.text, encoding="utf-8")
+        elif block.kind == "python":
+            assert behind is not None
+            assert behind.text == run_program(block, tmp_path, {})
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nfilterwarnings = error\n")
+    # By its module: the entry points of an older environment do not have it.
+    plugin = ["-p", "no:leveret", "-p", "leveret.pytest_plugin"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert f"{files - 1} passed" in done.stdout  # one of the files has the settings
+
+
 def test_a_tls_listener_made_as_the_guide_says_serves_a_client(tmp_path: Path) -> None:
     shown = blocks_of(ROOT / "docs/guides/run-a-node.md")
     (script,) = [block for block in shown if block.kind == "bash"]

@@ -13,6 +13,7 @@ import trio
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable, Callable, Mapping
 
     from .address import Address
 
@@ -79,6 +80,12 @@ class TlsStream:
         self._stream.transport_stream.socket.close()
 
 
+HOSTS_IN_MEMORY: Final[
+    trio.lowlevel.RunVar[Mapping[str, Callable[[Address], Awaitable[trio.socket.SocketType]]]]
+] = trio.lowlevel.RunVar("leveret hosts in memory", {})
+"""Hosts that live in this trio run, as brokers under test do, and how each is connected to."""
+
+
 async def dial(
     address: Address, context: ssl.SSLContext | None, server_hostname: str | None
 ) -> Stream:
@@ -87,7 +94,7 @@ async def dial(
     Raises:
         OSError: nobody listens there, or it is not to be trusted.
     """
-    stream = await trio.open_tcp_stream(*address)
+    stream = await _open(address)
     if context is None:
         return TcpStream(stream.socket)
     secured = trio.SSLStream(
@@ -99,3 +106,10 @@ async def dial(
         stream.socket.close()
         raise
     return TlsStream(secured)
+
+
+async def _open(address: Address) -> trio.SocketStream:
+    in_memory = HOSTS_IN_MEMORY.get().get(address.host)
+    if in_memory is not None:
+        return trio.SocketStream(await in_memory(address))
+    return await trio.open_tcp_stream(*address)
