@@ -298,8 +298,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     "delivered-beyond-the-mark": Mutation(
         "messages are delivered before the mark covers them",
         (Edit(_DISPATCH + "_deliverable", "if sequence >= self._state.mark:", "if sequence < 0:"),),
-        kinds=("kill-leader", "kill-two", "stop"),
-        seeds=(60,),
+        simulator="scene",
     ),
     "given-back-unmarked": Mutation(
         "a message that comes back is not marked",

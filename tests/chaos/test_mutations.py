@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
 import pytest
 from trio.testing import MockClock
 
 from chaos.simulation.mutations import MUTATIONS, DoesNotFit, Edit, Mutation, find, mutated
+from leveret.broker.dispatch import Consumer, Dispatcher
+from leveret.broker.queue_state import QueueState
 from leveret.consensus.engine import EngineConfig
 from leveret.consensus.messages import Vote, VoteRequest
 from leveret.storage import Journal
@@ -130,3 +133,25 @@ async def test_a_flush_counts_whole_or_not_at_all(autojump_clock: MockClock) -> 
 
     with mutated("torn-flush-accepted"):
         assert await last_entry_after_a_torn_flush() == 2
+
+
+def unmarked_twice() -> set[int]:
+    """Messages that two leaders, one after the other, deliver without the mark."""
+    state = QueueState(1)
+    state.append(1, 0, array("I", [10] * 5))
+    state.mark = 1
+    unmarked: list[int] = []
+    for mark in (4, 100):
+        dispatcher = Dispatcher(state)
+        state.mark = mark
+        dispatcher.add(Consumer((1, 1), prefetch=0, no_ack=False, exclusive=False))
+        for _, deliveries in dispatcher.dispatch():
+            unmarked += [delivery.sequence for delivery in deliveries if not delivery.redelivered]
+    return {sequence for sequence in unmarked if unmarked.count(sequence) > 1}
+
+
+def test_what_two_leaders_deliver_is_marked_the_second_time() -> None:
+    assert unmarked_twice() == set()
+
+    with mutated("delivered-beyond-the-mark"):
+        assert unmarked_twice() == {4, 5}
