@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -101,6 +103,17 @@ def test_no_process_is_left_by_a_run_that_cannot_connect() -> None:
     with Program([*command, f"amqp://127.0.0.1:{free_port()}"]) as program:
         assert 5 == program.end()
     assert not [line for line in program.lines if "Traceback" in line]
+
+
+def test_ctrl_c_ends_the_wait_for_a_broker_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"amqp://127.0.0.1:{listener.getsockname()[1]}"
+        with Program([sys.executable, "-m", "leveret.cli.main", "perf", url]) as program:
+            client, _ = listener.accept()
+            with client:
+                assert 0 == program.interrupt(signal.SIGINT)
+
+    assert "stopped before the load began" in program.lines
 
 
 # Figures as text

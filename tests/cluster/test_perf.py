@@ -68,13 +68,14 @@ def test_every_message_of_several_processes_is_counted_and_judged(
         ("-t headers --queues 2 -y 2", 100),
         ("-e perf-direct --transient -a", 100),
         ("-c 0", 100),
+        ("-x 20 -y 20 --queues 20", 2000),
     ],
 )
 def test_messages_come_by_every_kind_of_exchange(
     single: LeveretProcess, load: str, expected: int
 ) -> None:
     with perf(single.urls[0], "--verify", "-C", "100", *load.split()) as program:
-        program.wait_for(f"each of {expected} messages came once, whole and in order")
+        program.wait_for(f"each of {expected:,} messages came once, whole and in order")
         assert 0 == program.end()
 
 

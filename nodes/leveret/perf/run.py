@@ -84,10 +84,13 @@ class Run:
         self._workers: list[_Worker] = []
         self._changed = trio.Event()
         self._is_stopped = False
+        self._preparing = trio.CancelScope()
         self._load_ended_s = float("inf")
         self._pending: dict[int, Interval] = {}
         self._frames: list[Frame] = []
         self._consumed = 0
+        self._moves = 0
+        """Intervals in which messages came, or may not have come for want of a broker."""
         self._is_disturbed = False
         self._processes: Processes | None = None
         self._usage: Usage | None = None
@@ -96,9 +99,11 @@ class Run:
         self._began_at = 0.0
 
     def stop(self) -> None:
-        """End the load now; what must arrive may still do so."""
+        """End the load now; what must arrive may still do so. Before the load, end all."""
         self._is_stopped = True
         self._changed.set()
+        if self._clock is None:
+            self._preparing.cancel()
 
     async def run(self) -> Result:
         """Do it.
@@ -107,7 +112,9 @@ class Run:
             PerfError: it cannot be done.
         """
         try:
-            return await self._run()
+            with self._preparing:
+                return await self._run()
+            raise PerfError(Kind.STOPPED, "stopped before the load began")
         except (ClientError, BaseExceptionGroup) as error:
             first: BaseException = error
             while isinstance(first, BaseExceptionGroup):
@@ -135,11 +142,7 @@ class Run:
         async with trio.open_nursery() as nursery:
             for process in range(self._plan.processes):
                 await nursery.start(self._run_worker, process)
-            await self._until(
-                lambda: self._is_stopped or all(one.is_ready for one in self._workers)
-            )
-            if self._is_stopped:
-                raise PerfError(Kind.STOPPED, "stopped before the load began")
+            await self._until(lambda: all(one.is_ready for one in self._workers))
             self._begin(connection)
             assert self._clock is not None
             begin = Command("begin", self._clock.now_ns() + int(_BEGIN_IN_S * 1e9))
@@ -188,12 +191,12 @@ class Run:
         # After a loss some come twice: then only silence says that no more come.
         while self._is_disturbed or self._consumed < expected:
             with trio.move_on_after(plan.drain_s) as waiting:
-                await self._until(self._has_consumed_more(than=self._consumed))
+                await self._until(self._has_moved(since=self._moves))
             if waiting.cancelled_caught:
                 return
 
-    def _has_consumed_more(self, *, than: int) -> Callable[[], bool]:
-        return lambda: self._consumed > than
+    def _has_moved(self, *, since: int) -> Callable[[], bool]:
+        return lambda: self._moves > since
 
     # The workers
 
@@ -236,6 +239,8 @@ class Run:
             case Interval():
                 worker.reported = report.number
                 self._consumed += report.consumed
+                # While one looks for a broker, silence says nothing.
+                self._moves += report.consumed > 0 or report.disconnected > 0
                 if report.reconnects or report.cancelled:
                     self._is_disturbed = True
                 pending = self._pending.get(report.number)

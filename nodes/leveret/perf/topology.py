@@ -30,22 +30,29 @@ async def prepare(connection: Connection, plan: Plan) -> Made:
     Raises:
         ClientError: the broker does not let us, or something is there and is different.
     """
-    queues: list[str] = []
-    exchange: str | None = None
-    if not plan.is_predeclared:
-        async with connection.channel() as channel:
-            for queue in plan.queues:
-                try:
-                    await channel.declare_queue(queue, passive=True)
-                except NotFound:
-                    queues.append(queue)
-            if plan.exchange_type:
-                try:
-                    await channel.declare_exchange(plan.exchange, passive=True)
-                except NotFound:
-                    exchange = plan.exchange
-            await declare(channel, plan, range(len(plan.queues)))
+    if plan.is_predeclared:
+        return Made([], None)
+    queues = [queue for queue in plan.queues if not await _is_there(connection, queue=queue)]
+    exchange = None
+    if plan.exchange_type and not await _is_there(connection, exchange=plan.exchange):
+        exchange = plan.exchange
+    async with connection.channel() as channel:
+        await declare(channel, plan, range(len(plan.queues)))
     return Made(queues, exchange)
+
+
+async def _is_there(connection: Connection, *, queue: str = "", exchange: str = "") -> bool:
+    """Whether there is such a queue, or exchange."""
+    # On a channel of its own: what is not there closes it, and a channel lets few such errors be.
+    async with connection.channel() as channel:
+        try:
+            if queue:
+                await channel.declare_queue(queue, passive=True)
+            else:
+                await channel.declare_exchange(exchange, passive=True)
+        except NotFound:
+            return False
+        return True
 
 
 async def declare(channel: Channel, plan: Plan, numbers: Iterable[int]) -> None:
