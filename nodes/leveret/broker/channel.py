@@ -9,6 +9,7 @@ confirms go on meanwhile.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -36,9 +37,10 @@ from .messages import (
     tell,
     unseen,
 )
+from .transaction import Settlement, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from leveret.actors import Ref
 
@@ -94,6 +96,8 @@ class Channel:
         self._leaving: dict[LocalConsumer, int] = {}
         """Consumers that are cancelled, but hold messages; with their queues."""
         self._confirms: Confirms | None = None
+        self._transaction: Transaction | None = None
+        """What is held until tx.commit; None: the channel is not transactional."""
         self._numbering = numbering
         self._backlog: deque[Publish | Ack | Method] = deque()
         self._operating: type[Method] | None = None
@@ -178,6 +182,8 @@ class Channel:
             case spec.BasicQos():
                 self._qos(method)
             case spec.ConfirmSelect():
+                if self._transaction is not None:
+                    raise errors.precondition_failed("cannot switch from tx to confirm mode")
                 if self._confirms is None:
                     self._confirms = Confirms()
                 if not method.nowait:
@@ -192,6 +198,15 @@ class Channel:
                 if not method.active:
                     raise errors.not_implemented("active=false")
                 self.write(spec.ChannelFlowOk(active=True))
+            case spec.TxSelect():
+                if self._confirms is not None:
+                    raise errors.precondition_failed("cannot switch from confirm to tx mode")
+                if self._transaction is None:
+                    self._transaction = Transaction()
+                self.write(spec.TxSelectOk())
+            case spec.TxRollback():
+                self._roll_back()
+                self.write(spec.TxRollbackOk())
             case _:
                 operation = operations.of(method)
                 if operation is None:
@@ -230,6 +245,8 @@ class Channel:
         run = self._run
         if run is None or self._run_key != (event.route, event.mandatory):
             self.send_run()
+            if self._transaction is not None:
+                self.connection.check_held()
             self._actor = known[2]
             run = self._run = PublishRun(
                 connection=self.connection.ref,
@@ -262,16 +279,23 @@ class Channel:
             operations.check_expiration(properties.expiration)
 
     def send_run(self) -> None:
-        """Tell the exchange what was published so far."""
+        """Tell the exchange what was published so far, or hold it for the transaction."""
         run, self._run, self._run_key = self._run, None, None
         if run is None:
             return
+        if self._transaction is not None:
+            self._transaction.runs.append(run)
+            self.connection.held(run.cost_bytes)
+            return
+        actor = self._actor
+        assert actor is not None, "a run has an exchange"
+        self._send(run, actor)
+
+    def _send(self, run: PublishRun, actor: Ref[PublishRun]) -> None:
         self.connection.published(run.cost_bytes)
         self._under_way += len(run.records)
         self._counters.published += len(run.records)
         before, self._last_run = self._last_run, run
-        actor = self._actor
-        assert actor is not None, "a run has an exchange"
         if before is None:
             run.is_told = True
             if not tell(actor, run):
@@ -292,6 +316,8 @@ class Channel:
             self._confirms.done(run.first_confirm, len(run.records), refused=run.refused)
             if not run.refused:
                 self._counters.confirmed += len(run.records)
+        elif run.refused and self._transaction is not None:
+            self._transaction.is_partial = True
 
     async def all_taken(self) -> None:
         """Wait until the queues have all that was published here so far.
@@ -349,7 +375,7 @@ class Channel:
             return
         sequences, records, redelivered = message.sequences, message.records, message.redelivered
         if self._limit and not consumer.no_ack:
-            room = max(self._limit - len(self._unacked), 0)
+            room = max(self._limit - self._unsettled_count(), 0)
             if room < len(sequences):
                 self._refuse(message, room)
                 self._pause(paused=True)
@@ -407,7 +433,7 @@ class Channel:
         entry = self._entry(uid, consumer)
         if entry is None and consumer not in self._leaving:
             return  # its `Detach` is on the way
-        held = [u.sequence for u in self._unacked.values() if u.consumer is consumer]
+        held = [u.sequence for u in self._unsettled() if u.consumer is consumer]
         if entry is not None:
             held += [s for message in entry.early for s in message.sequences]
         self._tell_queue(uid, Attach(consumer, held, again=True))
@@ -450,6 +476,9 @@ class Channel:
         self.holders.clear()
         self._leaving.clear()
         self._unacked.clear()
+        if self._transaction is not None:
+            self.connection.unheld(self._transaction.cost_bytes)
+            self._transaction = Transaction()
         self.connection.unkept(sum(map(_kept_bytes, self._backlog)))
         self._backlog.clear()
         self._all_taken.set()
@@ -478,14 +507,23 @@ class Channel:
             self._tell_queue(uid, Settle(sequences))
         if self._leaving:
             self._detach_leaving()
-        if self._is_paused and len(self._unacked) < (self._limit or len(self._unacked) + 1):
+        if self._is_paused and (not self._limit or self._unsettled_count() < self._limit):
             self._pause(paused=False)
 
     def _settle(self, tag: int, *, multiple: bool) -> None:
-        for unacked in self._take_unacked(tag, multiple=multiple):
+        if self._transaction is not None:
+            self._hold(self._transaction, tag, multiple=multiple, requeue=False)
+            return
+        self._drop(self._take_unacked(tag, multiple=multiple))
+
+    def _drop(self, taken: Iterable[Unacked]) -> None:
+        for unacked in taken:
             self._to_settle.setdefault(unacked.uid, []).append(unacked.sequence)
 
     def _requeue(self, tag: int, *, multiple: bool) -> None:
+        if self._transaction is not None:
+            self._hold(self._transaction, tag, multiple=multiple, requeue=True)
+            return
         self._return(self._take_unacked(tag, multiple=multiple))
 
     def _return_all(self) -> None:
@@ -524,6 +562,17 @@ class Channel:
             if first == tag:
                 return taken
 
+    def _unsettled(self) -> Iterator[Unacked]:
+        """Yield what the queues have not been told of yet, settled in a transaction or not."""
+        yield from self._unacked.values()
+        if self._transaction is not None:
+            for _, unacked in self._transaction.settled():
+                yield unacked
+
+    def _unsettled_count(self) -> int:
+        in_transaction = 0 if self._transaction is None else self._transaction.settled_count
+        return len(self._unacked) + in_transaction
+
     def _entry(self, uid: int, consumer: LocalConsumer) -> ConsumerEntry | None:
         """Return the channel's entry of `consumer`, if it still has one."""
         if consumer.tag is None:
@@ -534,7 +583,7 @@ class Channel:
 
     def _detach_leaving(self) -> None:
         """Let go of cancelled consumers that hold nothing any more."""
-        holding = {unacked.consumer for unacked in self._unacked.values()}
+        holding = {unacked.consumer for unacked in self._unsettled()}
         for consumer in [c for c in self._leaving if c not in holding]:
             self._tell_queue(self._leaving.pop(consumer), Detach(consumer))
 
@@ -549,6 +598,66 @@ class Channel:
         self, uid: int, consumer: LocalConsumer, sequences: Sequence[int], *, delivered: bool
     ) -> None:
         self._tell_queue(uid, GiveBack(consumer, sequences, delivered=delivered))
+
+    # Transactions
+
+    def commit_publishes(self) -> None:
+        """Publish what the transaction holds; `all_taken` tells when it is stored.
+
+        Raises:
+            AmqpError: nothing is published. 406, the channel is not transactional; 404, one of
+                the exchanges is deleted since; 403, the user may not write to it any more.
+        """
+        transaction = self._transactional()
+        actors: dict[str, Ref[PublishRun]] = {}
+        for run in transaction.runs:
+            if run.exchange not in actors:
+                actor = self.connection.publish_actor(run.exchange)
+                if actor is None:
+                    raise operations.no_exchange(self, run.exchange)
+                actors[run.exchange] = actor
+        self.connection.unheld(transaction.cost_bytes)
+        runs, transaction.runs = transaction.runs, []
+        transaction.is_partial = False
+        for run in runs:
+            self._send(run, actors[run.exchange])
+
+    def commit_settlements(self) -> None:
+        """Settle what the transaction settles.
+
+        Raises:
+            AmqpError: nothing is settled. 406, a queue refused a publish of the transaction.
+        """
+        transaction = self._transactional()
+        if transaction.is_partial:
+            raise errors.precondition_failed("partial tx completion")
+        settlements, transaction.settlements = transaction.settlements, []
+        for requeue, messages in settlements:
+            if requeue:
+                self._return(messages.values())
+            else:
+                self._drop(messages.values())
+
+    def _roll_back(self) -> None:
+        """Forget what was published, and take what was settled as not settled."""
+        transaction = self._transactional()
+        self.connection.unheld(transaction.cost_bytes)
+        if transaction.settlements:
+            # Settling up to a tag goes by the order of tags.
+            self._unacked = OrderedDict(sorted([*self._unacked.items(), *transaction.settled()]))
+        self._transaction = Transaction()
+
+    def _hold(self, transaction: Transaction, tag: int, *, multiple: bool, requeue: bool) -> None:
+        tags = [tag]
+        if multiple:
+            tags = list(takewhile(lambda one: not tag or one <= tag, self._unacked))
+        taken = self._take_unacked(tag, multiple=multiple)
+        transaction.settlements.append(Settlement(requeue, dict(zip(tags, taken, strict=True))))
+
+    def _transactional(self) -> Transaction:
+        if self._transaction is None:
+            raise errors.precondition_failed("channel is not transactional")
+        return self._transaction
 
     # Limits
 

@@ -324,13 +324,32 @@ class ConnectionActor(Actor[object]):
     def published(self, size_bytes: int) -> None:
         """Count bytes that the queues have not taken yet, or that wait for an operation."""
         self._flow.published(size_bytes)
-        if not self._publishes:
-            self._publishes = True
-            self._tell_blocked()
+        self._note_publisher()
 
     def unkept(self, size_bytes: int) -> None:
         """Count bytes that wait for no operation any more."""
         self._flow.taken(size_bytes)
+
+    def held(self, size_bytes: int) -> None:
+        """Count bytes that wait for tx.commit."""
+        self._flow.held_bytes += size_bytes
+        self._note_publisher()
+
+    def unheld(self, size_bytes: int) -> None:
+        """Count bytes that wait for no tx.commit any more."""
+        self._flow.held_bytes -= size_bytes
+
+    def check_held(self) -> None:
+        """Let a transaction hold one more run of publishes.
+
+        Raises:
+            AmqpError: 406, the connection's transactions hold too much already.
+        """
+        if self._flow.held_bytes > self._flow.in_flight_bytes_max:
+            raise errors.precondition_failed(
+                f"transactions of this connection hold {self._flow.held_bytes} bytes, above "
+                f"limits.in_flight_bytes ({self._flow.in_flight_bytes_max}): commit more often"
+            )
 
     def written(self, message: Deliver, count: int, size_bytes: int) -> None:
         """Note deliveries that leave with this batch, to the client or back to the queue."""
@@ -581,6 +600,12 @@ class ConnectionActor(Actor[object]):
         if not self._sent_since_beat:
             self.out.append(HEARTBEAT)
         self._sent_since_beat = False
+
+    def _note_publisher(self) -> None:
+        """From its first publish on a connection is told of alarms."""
+        if not self._publishes:
+            self._publishes = True
+            self._tell_blocked()
 
     def _tell_blocked(self) -> None:
         """Tell a publisher of alarms, and stop reading it; others are left in peace."""

@@ -18,8 +18,10 @@ class Flow:
 
     def __init__(self, in_flight_bytes_max: int = IN_FLIGHT_BYTES_MAX) -> None:
         """Stop reading above so many bytes under way, and go on at half of it."""
-        self._in_flight_bytes_max = in_flight_bytes_max
+        self.in_flight_bytes_max = in_flight_bytes_max
         self.in_flight_bytes = 0
+        self.held_bytes = 0
+        """In transactions. They do not stop the reading: behind them comes the commit."""
         self._is_blocked = False
         self._silent_beats = 0
         self._go = trio.Event()
@@ -28,7 +30,7 @@ class Flow:
     def published(self, size_bytes: int) -> None:
         """Count what came in."""
         self.in_flight_bytes += size_bytes
-        if self.in_flight_bytes > self._in_flight_bytes_max and self._go.is_set():
+        if self.in_flight_bytes > self.in_flight_bytes_max and self._go.is_set():
             self._go = trio.Event()
 
     def taken(self, size_bytes: int) -> None:
@@ -61,5 +63,5 @@ class Flow:
         return self._silent_beats > SILENT_BEATS_MAX
 
     def _look(self) -> None:
-        if not self._is_blocked and self.in_flight_bytes <= self._in_flight_bytes_max // 2:
+        if not self._is_blocked and self.in_flight_bytes <= self.in_flight_bytes_max // 2:
             self._go.set()

@@ -111,20 +111,25 @@ def check_expiration(text: str) -> None:
 # Exchanges
 
 
+def no_exchange(channel: Channel, name: str) -> errors.AmqpError:
+    """Return what a client hears that names an exchange which is not there."""
+    return errors.not_found(f"no exchange '{name}' in vhost '{channel.connection.vhost}'")
+
+
 async def find_exchange(channel: Channel, name: str) -> None:
     """Wait until this node's catalog is up to date, and refuse a publish to no exchange.
 
     Raises:
         AmqpError: 404, there is no such exchange; 403, the user may not publish to it.
     """
-    await _find(channel, lambda: _exchange(channel, name), _no_exchange(channel, name))
+    await _find(channel, lambda: _exchange(channel, name), no_exchange(channel, name))
 
 
 async def _declare_exchange(channel: Channel, method: spec.ExchangeDeclare) -> Method | None:
     connection = channel.connection
     vhost, name = connection.vhost, method.exchange
     if method.passive:
-        await _find(channel, lambda: _exchange(channel, name), _no_exchange(channel, name))
+        await _find(channel, lambda: _exchange(channel, name), no_exchange(channel, name))
         return None if method.nowait else spec.ExchangeDeclareOk()
     if method.type not in EXCHANGE_TYPES:
         raise errors.command_invalid(f"unknown exchange type '{method.type}'")
@@ -494,6 +499,22 @@ async def _get(channel: Channel, method: spec.BasicGet) -> Method | None:
     return None
 
 
+# Transactions
+
+
+async def _commit(channel: Channel, _method: spec.TxCommit) -> Method | None:
+    """Publish and then settle what the channel's transaction holds.
+
+    Nothing is settled before all publishes are stored, so whoever passes messages on in
+    transactions loses none: if a publish is refused, what it came from is delivered again.
+    """
+    channel.commit_publishes()
+    await channel.all_taken()
+    if not channel.is_closed:
+        channel.commit_settlements()
+    return spec.TxCommitOk()
+
+
 # Helpers
 
 
@@ -645,10 +666,6 @@ def _is_mine(channel: Channel, queue: Queue) -> bool:
     return (queue.home, queue.boot, queue.owner) == (directory.node, directory.boot, number)
 
 
-def _no_exchange(channel: Channel, name: str) -> errors.AmqpError:
-    return errors.not_found(f"no exchange '{name}' in vhost '{channel.connection.vhost}'")
-
-
 def _no_queue(channel: Channel, name: str) -> errors.AmqpError:
     return errors.not_found(f"no queue '{name}' in vhost '{channel.connection.vhost}'")
 
@@ -674,4 +691,5 @@ _OPERATIONS: Final = {
     spec.BasicConsume: _consume,
     spec.BasicCancel: _cancel,
     spec.BasicGet: _get,
+    spec.TxCommit: _commit,
 }

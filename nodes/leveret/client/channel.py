@@ -342,7 +342,7 @@ class Channel(Declarations):
             ...             await channel.publish(b"one", "hello")
             ...             await channel.publish(b"two", "hello")
             ...             await channel.commit()
-            >>> trio.run(main)  # doctest: +SKIP
+            >>> trio.run(main)
         """
         await self._end_transaction(spec.TxCommit(), spec.TxCommitOk)
 
@@ -358,7 +358,7 @@ class Channel(Declarations):
             ...         async with connection.channel(transactional=True) as channel:
             ...             await channel.publish(b"never mind", "hello")
             ...             await channel.rollback()
-            >>> trio.run(main)  # doctest: +SKIP
+            >>> trio.run(main)
         """
         if self._core.is_transaction_lost:
             self._core.is_transaction_lost = False  # the broker did it for us
@@ -379,7 +379,7 @@ class Channel(Declarations):
             ...         async with connection.channel(transactional=True) as channel:
             ...             async with channel.transaction():
             ...                 await channel.publish(b"all or nothing", "hello")
-            >>> trio.run(main)  # doctest: +SKIP
+            >>> trio.run(main)
         """
         try:
             yield

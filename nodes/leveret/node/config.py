@@ -347,7 +347,8 @@ class LimitsSection:
         8 * MIB,
         SIZE,
         "Bytes of one connection's publishes that are not yet confirmed by the log.",
-        at_limit="The connection is not read until some are done; nothing is lost.",
+        at_limit="The connection is not read until some are done; nothing is lost. "
+        "Transactions may hold as much besides; above that a publish closes its channel.",
         minimum=64 * KIB,
         maximum=GIB,
     )

@@ -282,7 +282,7 @@ class Channel(Declarations):
             ConnectionLost: it broke in the middle of the commit, whose outcome is not known.
 
         Example:
-            >>> with connect(url) as connection:  # doctest: +SKIP
+            >>> with connect(url) as connection:
             ...     channel = connection.channel(transactional=True)
             ...     channel.publish(b"one", "hello")
             ...     channel.publish(b"two", "hello")
@@ -294,7 +294,7 @@ class Channel(Declarations):
         """Undo what was published and acknowledged since the last commit.
 
         Example:
-            >>> with connect(url) as connection:  # doctest: +SKIP
+            >>> with connect(url) as connection:
             ...     channel = connection.channel(transactional=True)
             ...     channel.publish(b"never mind", "hello")
             ...     channel.rollback()
@@ -312,7 +312,7 @@ class Channel(Declarations):
             TransactionLost, ConnectionLost: as `commit`.
 
         Example:
-            >>> with connect(url) as connection:  # doctest: +SKIP
+            >>> with connect(url) as connection:
             ...     channel = connection.channel(transactional=True)
             ...     with channel.transaction():
             ...         channel.publish(b"all or nothing", "hello")
