@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from struct import pack
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from leveret.amqp import ConnectionState, spec
 from leveret.amqp.events import Ack, ContentReceived, MethodReceived
-from leveret.broker.connection import CLOSE_WITHIN_S, Blocked, HungUp
+from leveret.broker.connection import CLOSE_WITHIN_S, REPORT, Blocked, HungUp
 from leveret.broker.flow import IN_FLIGHT_BYTES_MAX
-from leveret.broker.messages import LeaderChanged
+from leveret.broker.messages import LeaderChanged, QueueMessage, Written
+from leveret.broker.queue import QueueActor
 from leveret.catalog.commands import DeleteQueue
 from tests.broker.node_lab import HEADER, Client, Lab, lab
 
@@ -265,7 +267,32 @@ async def test_no_consumer_stops_because_deliveries_were_refused_by_the_channels
         assert got == 3_000
         lead = node.queue_actor("q")._lead
         assert lead is not None
-        assert [(0, 0)] * 2 == [(c.unwritten, c.unwritten_bytes) for c in lead.consumers.values()]
+        # What is not worth a report yet counts on.
+        assert all(c.unwritten < REPORT for c in lead.consumers.values())
+
+
+async def test_what_was_written_is_reported_a_part_of_the_window_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reports: list[int] = []
+    receive = QueueActor.receive
+
+    def received(queue: QueueActor, message: QueueMessage) -> None:
+        if isinstance(message, Written):
+            reports.append(message.count)
+        receive(queue, message)
+
+    monkeypatch.setattr(QueueActor, "receive", received)
+    async with lab() as node:
+        client = await node.connect()
+        await declared(client)
+        client.says(1, spec.BasicConsume(queue="q", consumer_tag="c"))
+        await client.hears()
+        for _ in range(2 * REPORT):
+            client.publishes("q")
+            await client.hears()
+
+    assert [REPORT, REPORT] == reports
 
 
 # Publishing

@@ -139,6 +139,13 @@ class Engine(Protocol):
         """Whether `advance` has something to do once more of the journal is durable."""
         ...
 
+    def became_durable(self) -> bool:
+        """More of the journal is durable: whether `advance` has something to do.
+
+        Otherwise only `outgoing` need be looked at.
+        """
+        ...
+
     @property
     def configuration(self) -> Configuration:
         """Who belongs to the group: the newest in the log, committed or not."""

@@ -177,3 +177,13 @@ def split_commands(batch: Batch) -> Iterator[tuple[bytes, int]]:
         yield body[start:offset], start
     if offset != len(body):
         raise BadEntry("bytes after the last command")
+
+
+def is_whole(batch: Batch) -> bool:
+    """Whether the lengths and the count of a batch's commands add up."""
+    try:
+        for _ in split_commands(batch):
+            pass
+    except BadEntry:
+        return False
+    return True

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import trio
@@ -24,11 +25,12 @@ from leveret.consensus.entries import (
     Batch,
     decode_entry,
     encode_entry,
+    is_whole,
     seal_configuration,
     split_commands,
     unseal,
 )
-from leveret.consensus.errors import BadEntry, SafetyViolation
+from leveret.consensus.errors import SafetyViolation
 from leveret.consensus.installs import (
     Install,
     Lender,
@@ -122,7 +124,6 @@ class Group(Actor[GroupMessage]):
         self._send = send
         self._now_s = now_s
         self._wall_clock_ms = wall_clock_ms
-        self._rng = rng
         self._config = config or GroupConfig()
         self._was_started = False
         self._failure: BaseException | None = None
@@ -148,35 +149,30 @@ class Group(Actor[GroupMessage]):
         self._up: dict[NodeId, int] = {}
         self._lender = Lender(log, snapshots.newest)
         self._install: Install | None = None
+        self._make_engine = partial(
+            PySyncObjEngine,
+            node=node,
+            incarnation=incarnation,
+            log=log,
+            durability=durability,
+            apply=self._apply,
+            now_s=now_s,
+            rng=rng,
+            config=self._config.engine,
+        )
 
         snapshot = snapshots.newest()
         if snapshot is None:
-            self._engine: Engine = self._make_engine(None, Configuration())
+            self._engine: Engine = self._make_engine(configuration=Configuration())
         else:
             finish_install(log, snapshot)
             manifest = Manifest.decode(snapshot.state)
             mark = SnapshotMark(snapshot.index, snapshot.term, snapshot.prev_term)
             check_continues(log, mark)  # before the machine's state is touched
             self._restore(mark, manifest)
-            self._engine = self._make_engine(mark, manifest.configuration)
+            self._engine = self._make_engine(snapshot=mark, configuration=manifest.configuration)
         # Only now, as storage demands: the machine's state is that of the log.
         log.live = machine.live_entries
-
-    def _make_engine(
-        self, mark: SnapshotMark | None, configuration: Configuration
-    ) -> PySyncObjEngine:
-        return PySyncObjEngine(
-            node=self._node,
-            incarnation=self._incarnation,
-            configuration=configuration,
-            log=self._log,
-            durability=self._durability,
-            apply=self._apply,
-            now_s=self._now_s,
-            rng=self._rng,
-            config=self._config.engine,
-            snapshot=mark,
-        )
 
     # What the broker uses.
 
@@ -300,6 +296,18 @@ class Group(Actor[GroupMessage]):
     def waits_for_disk(self) -> bool:
         """Whether there is something to do once the journal has become durable further."""
         return self._install is not None or self._engine.waits_for_disk
+
+    def became_durable(self) -> None:
+        """The journal is durable further: let go of what waited for it.
+
+        A follower's answers leave at once; the actor is woken where there is more to do.
+        """
+        if not self.waits_for_disk:
+            return
+        if self._is_at_work or self._engine.became_durable():
+            self.wake()
+        else:
+            self._outgoing()
 
     def wake(self) -> None:
         """Let the actor look for work; cheap if it will anyway."""
@@ -447,12 +455,9 @@ class Group(Actor[GroupMessage]):
                     answer = self._lender.answer(message, self.applied_index, self._now_s())
                 if answer is not None:
                     self._send(sender, self.number, answer)
-            case StatePart():
+            case StatePart() | EntriesPart():
                 if self._install is not None:
-                    self._install.take_state(message)
-            case EntriesPart():
-                if self._install is not None:
-                    self._install.take_entries(message)
+                    self._install.take(message)
             case _:
                 self._engine.step(sender, message)
 
@@ -536,14 +541,8 @@ class Group(Actor[GroupMessage]):
                 self._send(leader, self.number, submit)
 
     def _offer(self, batch: Batch) -> None:
-        try:
-            for _ in split_commands(batch):
-                pass
-        except BadEntry as error:
-            log.warning(
-                "malformed batch dropped",
-                extra={"group": self.number, "node": batch.node, "error": str(error)},
-            )
+        if not is_whole(batch):
+            log.warning("malformed batch dropped", extra={"group": self.number, "node": batch.node})
             return
         if self._intake.offer(batch, self._sessions) is Admission.GAP:
             self._resume[batch.node] = None
@@ -643,7 +642,7 @@ class Group(Actor[GroupMessage]):
 
     def _renew_engine(self, mark: SnapshotMark | None, configuration: Configuration) -> None:
         """Begin anew on a log that was replaced, as after a start."""
-        self._engine = self._make_engine(mark, configuration)
+        self._engine = self._make_engine(snapshot=mark, configuration=configuration)
         for node, incarnation in self._up.items():
             self._engine.connected(node, incarnation)
         self.wake()

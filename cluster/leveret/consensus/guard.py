@@ -28,17 +28,16 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
-from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from leveret.consensus.beats import Beats
+from leveret.consensus.core import CoreMessage, CoreNode, CoreView, entries_of, int_of
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log
 from leveret.consensus.errors import SafetyViolation
 from leveret.consensus.follower import Follower, LastReply
-from leveret.consensus.journal import CoreEntry, entries_of, int_of, within
+from leveret.consensus.journal import CoreEntry, within
 from leveret.consensus.matching import conflict_start, without_known
 from leveret.consensus.membership import Configuration
 from leveret.consensus.messages import (
@@ -59,23 +58,6 @@ from leveret.consensus.messages import (
 from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
-
-CoreMessage = dict[str, object]
-
-
-class CoreView(Protocol):
-    """What the guard reads of the core, and whom it has the core count."""
-
-    @property
-    def term(self) -> int: ...
-    @property
-    def leader(self) -> NodeId | None: ...
-    @property
-    def is_leader(self) -> bool: ...
-    @property
-    def commit_index(self) -> int: ...
-    def add_voter(self, node: Node) -> None: ...
-    def drop_voter(self, node: Node) -> None: ...
 
 
 class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
@@ -107,7 +89,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         self._config = config
         self._now_s = now_s
         self.configuration = Configuration()
-        self._nodes: dict[NodeId, Node] = {}
+        self._nodes: dict[NodeId, CoreNode] = {}
         # The incarnation at the other end of each link.
         self._up: dict[NodeId, int] = {}
         # Every other member.
@@ -163,16 +145,16 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         else:
             self._onReadonlyNodeDisconnected(node)
 
-    def _core_node(self, peer: NodeId) -> Node:
+    def _core_node(self, peer: NodeId) -> CoreNode:
         found = self._nodes.get(peer)
         if found is None:
-            found = self._nodes[peer] = Node(peer)
+            found = self._nodes[peer] = CoreNode(peer)
         return found
 
-    def addNode(self, node: Node) -> None:  # noqa: N802
+    def addNode(self, node: CoreNode) -> None:  # noqa: N802
         """Links come and go by themselves."""
 
-    def dropNode(self, node: Node) -> None:  # noqa: N802
+    def dropNode(self, node: CoreNode) -> None:  # noqa: N802
         """Links come and go by themselves."""
 
     def is_member(self, peer: NodeId) -> bool:
@@ -203,7 +185,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     # From the core to the wire. `send` is called by the core in the middle of its handlers.
 
-    def send(self, node: Node, message: CoreMessage) -> bool:
+    def send(self, node: CoreNode, message: CoreMessage) -> bool:
         """Take a message of the core: turn it into one of ours, hold it, or drop it."""
         peer = NodeId(node.id)
         if peer not in self._up:
@@ -544,6 +526,14 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         the leader does not hold durably, and none is committed without it.
         """
         return min(index, self._log.durable_index)
+
+    def has_work(self) -> bool:
+        """As the leader, whether the core could commit or send something, by what it was told."""
+        commit, last = self.core.commit_index, self._log.last_index
+        return self.core.is_leader and any(
+            follower.counted_index > commit or follower.position != last
+            for follower in self._followers.values()
+        )
 
     def count_durable(self) -> bool:
         """Our own log is durable further: count what was acknowledged ahead of it, if any."""

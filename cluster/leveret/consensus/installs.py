@@ -115,6 +115,17 @@ class Install:
         wanted = self._missing[self._at : self._at + FETCH_MAX]
         return FetchEntries(self.mark.index, tuple(wanted))
 
+    def take(self, part: StatePart | EntriesPart) -> None:
+        """Take an answer to a request.
+
+        Raises:
+            BadSnapshot: see `take_state`.
+        """
+        if isinstance(part, StatePart):
+            self.take_state(part)
+        else:
+            self.take_entries(part)
+
     def take_state(self, part: StatePart) -> None:
         """Take a part of the state; a part of another snapshot begins anew.
 

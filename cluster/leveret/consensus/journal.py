@@ -68,6 +68,9 @@ class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
         # the journal otherwise. Ours keeps older entries for members that lag behind, so they are
         # hidden until the dump is loaded.
         self._hidden_below = snapshot.index - 1 if snapshot is not None else 0
+        # The first and the last entry, which SyncObj looks at dozens of times a message.
+        # Each is good as long as it has that index: the log grows and is cut through this object.
+        self._ends: dict[int, CoreEntry] = {}
 
     def reveal(self) -> None:
         """Show the whole log: the core has loaded its dump."""
@@ -83,10 +86,16 @@ class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
         log = self._log
         if isinstance(key, slice):
             return self._slice(key)
-        index = log.last_index + 1 + key if key < 0 else self._first() + key
-        if not self._first() <= index <= log.last_index:
-            raise IndexError(key)
-        return b"", index, log.term_at(index)
+        first, last = self._first(), log.last_index
+        index = last + 1 + key if key < 0 else first + key
+        found = self._ends.get(key)
+        if found is None or found[1] != index:
+            if not first <= index <= last:
+                raise IndexError(key)
+            found = b"", index, log.term_at(index)
+            if key in (0, -1):
+                self._ends[key] = found
+        return found
 
     def _slice(self, key: slice) -> Sequence[CoreEntry]:
         log, first = self._log, self._first()
@@ -103,6 +112,7 @@ class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
         return entries
 
     def add(self, command: bytes, idx: int, term: int) -> None:
+        self._ends.clear()
         self._log.append(command, idx, term)
         configuration = configuration_in(command)
         if configuration is not None:
@@ -112,6 +122,7 @@ class CoreJournal(Journal):  # type: ignore[misc]  # the base class is untyped
         index = self._first() + entryFrom
         if index <= self._log.commit_index:
             raise SafetyViolation(f"the core wanted to drop committed entry {index}")
+        self._ends.clear()
         self._log.truncate_from(index)
         self._configurations.cut_from(index)
 
@@ -154,15 +165,3 @@ def within(entries: Sequence[CoreEntry], bytes_max: int) -> Sequence[CoreEntry]:
         if count and size > bytes_max:
             return entries[:count]
     return entries
-
-
-def int_of(value: object) -> int:
-    """Return the number in a message of the core's."""
-    assert isinstance(value, int)
-    return value
-
-
-def entries_of(value: object) -> Sequence[CoreEntry]:
-    """Return the entries in a message of the core's."""
-    assert isinstance(value, (list, tuple))
-    return value

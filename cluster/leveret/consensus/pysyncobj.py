@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import cast
 
 from pysyncobj import (
     SyncObj,
@@ -25,8 +24,8 @@ from pysyncobj import (
     replicated,
     syncobj,
 )
-from pysyncobj.node import Node
 
+from leveret.consensus.core import CoreNode
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log, Role, SnapshotMark
 from leveret.consensus.entries import (
@@ -39,7 +38,7 @@ from leveret.consensus.errors import ConsensusError, MachineFailed
 from leveret.consensus.guard import Guard
 from leveret.consensus.journal import CoreJournal, check_continues
 from leveret.consensus.membership import Configuration, Configurations, decode_configuration
-from leveret.consensus.messages import Beat, Heard, Message
+from leveret.consensus.messages import Append, Beat, Heard, Message, Reply
 from leveret.transport import NodeId
 
 NEVER_S = 1e8
@@ -52,16 +51,30 @@ stands still too; the guard drops what need not leave."""
 TICKS_MAX = 16
 """Core ticks of one `advance`; each applies up to 1 MiB of entries, or at least two."""
 
-_BEATS = (Beat, Heard)
-"""Messages that give the core nothing to do."""
-
 _ROLES = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)  # in the order of the core's numbers
+_LEADER = _ROLES.index(Role.LEADER)
 
 _create_journal = syncobj.createJournal
 
 
 def _take_journal(journal: object = None) -> object:
     return journal if isinstance(journal, CoreJournal) else _create_journal(journal)
+
+
+class _CoreClock:
+    """What the core takes for the time: it stands still while an engine is at work.
+
+    The core looks at it fifty times a message.
+    """
+
+    now_s = 0.0
+
+    def read(self) -> float:
+        """Return the time that was set last."""
+        return self.now_s
+
+
+_clock = _CoreClock()
 
 
 class _NoPoller:
@@ -82,7 +95,7 @@ class _Core(SyncObj):  # type: ignore[misc]  # the base class is untyped
         apply: Callable[[int, bytes], None],
     ) -> None:
         # The others are added when the guard learns of them, see `_View.add_voter`.
-        super().__init__(Node(node), [], conf, nodeClass=Node, transport=guard)
+        super().__init__(CoreNode(node), [], conf, nodeClass=CoreNode, transport=guard)
         self._poller = _NoPoller()
         # Its snapshots never travel: the guard offers ours to whoever would get one.
         self._SyncObj__serializer.getTransmissionData = lambda _: None
@@ -107,7 +120,11 @@ class _Core(SyncObj):  # type: ignore[misc]  # the base class is untyped
 
 
 class _View:
-    """What others may read of the core, in our types, and whom it is to count."""
+    """What others may read of the core, in our types, and whom it is to count.
+
+    It looks at the core's fields themselves: it is asked a hundred times a message, and the
+    core's own accessors would double that.
+    """
 
     __slots__ = ("_core",)
 
@@ -116,31 +133,35 @@ class _View:
 
     @property
     def term(self) -> int:
-        return cast("int", self._core.raftCurrentTerm)
+        term: int = self._core._SyncObj__raftCurrentTerm
+        return term
 
     @property
     def leader(self) -> NodeId | None:
-        node = self._core._getLeader()
-        return None if node is None else NodeId(node.id)
+        node = self._core._SyncObj__raftLeader
+        return None if node is None else NodeId(node._id)
 
     @property
     def is_leader(self) -> bool:
-        return cast("bool", self._core._isLeader())
+        state: int = self._core._SyncObj__raftState
+        return state == _LEADER
 
     @property
     def commit_index(self) -> int:
-        return cast("int", self._core.raftCommitIndex)
+        index: int = self._core._SyncObj__raftCommitIndex
+        return index
 
     @property
     def applied_index(self) -> int:
-        return cast("int", self._core.raftLastApplied)
+        index: int = self._core._SyncObj__raftLastApplied
+        return index
 
     # The core's own code for its membership entries, which are not used: they unpickle.
 
-    def add_voter(self, node: Node) -> None:
+    def add_voter(self, node: CoreNode) -> None:
         self._core._SyncObj__doChangeCluster(("add", node.id, node))
 
-    def drop_voter(self, node: Node) -> None:
+    def drop_voter(self, node: CoreNode) -> None:
         self._core._SyncObj__doChangeCluster(("rem", node.id, node))
 
 
@@ -188,6 +209,7 @@ class PySyncObjEngine:
         self._failed: Exception | None = None
         self._is_due = True
         """The core has something to do: since its last tick something reached it."""
+        self._ready_term = 0  # the last one in which this member was a ready leader
         self._transfer: tuple[NodeId, float] | None = None
         self._is_transfer_sent = False
         self._state = 0
@@ -203,8 +225,8 @@ class PySyncObjEngine:
         )
         journal = CoreJournal(log, snapshot, self._configurations)
         syncobj.createJournal = _take_journal
-        # The core compares deadlines with 0, which a virtual clock may read.
-        syncobj.monotonicTime = lambda: now_s() + 1.0
+        syncobj.monotonicTime = _clock.read
+        self._set_clock()
         syncobj.random = random.Random(0)  # noqa: S311  # its draws decide nothing
         self._core = _Core(node, self._conf(journal, snapshot), self._guard, self._apply)
         self._core.conf.appendEntriesPeriod = APPEND_ALWAYS_S
@@ -225,7 +247,7 @@ class PySyncObjEngine:
         dump: dict[str, object] = {}
         if snapshot is not None:
 
-            def load(_: str) -> tuple[object, object, list[Node]]:
+            def load(_: str) -> tuple[object, object, list[CoreNode]]:
                 # Only so that the core starts to apply after `snapshot.index`: these are the
                 # first two entries that it sees, so its journal stays as it is.
                 return journal[1], journal[0], []
@@ -256,6 +278,11 @@ class PySyncObjEngine:
     def _note_state(self, _: int, state: int) -> None:
         self._state = state
 
+    def _set_clock(self) -> None:
+        """Let the core see the time; before anything is asked of it."""
+        # It compares deadlines with 0, which a virtual clock may read.
+        _clock.now_s = self._now_s() + 1.0
+
     # State.
 
     @property
@@ -273,8 +300,13 @@ class PySyncObjEngine:
     @property
     def is_ready(self) -> bool:
         view = self._view
+        if not view.is_leader:
+            return False
+        term = view.term
         # The first entry of a leader's own term is its no-op.
-        return view.is_leader and self._log.term_at(view.applied_index) == view.term
+        if self._ready_term != term and self._log.term_at(view.applied_index) == term:
+            self._ready_term = term
+        return self._ready_term == term
 
     @property
     def commit_index(self) -> int:
@@ -301,6 +333,12 @@ class PySyncObjEngine:
         if self._is_alone and self._view.applied_index < self._log.last_index:
             return True
         return self._guard.waits_for_disk()
+
+    def became_durable(self) -> bool:
+        self._set_clock()
+        if self._guard.count_durable():
+            self._is_due = True
+        return self._is_due or (self._is_alone and self._view.applied_index < self._log.last_index)
 
     @property
     def configuration(self) -> Configuration:
@@ -335,15 +373,28 @@ class PySyncObjEngine:
     def _propose(self, command: bytes) -> bool:
         if not self.is_ready or self._transfer is not None:
             return False
+        self._set_clock()
         self._core._applyCommand(command, None)  # the public way pickles
+        if not self._is_alone:
+            # Its tick would do it last, and send the entry with the next one.
+            self._core._checkCommandsToApply()
         self._is_due = True
         return True
 
     def step(self, sender: NodeId, message: Message) -> None:
+        self._set_clock()
         self._guard.receive(sender, message)
-        if type(message) not in _BEATS:
-            self._is_due = True
-            self._mind_configuration()
+        match message:
+            case Beat() | Heard():
+                return
+            case Append():
+                self._is_due |= self._view.applied_index < self._view.commit_index
+            case Reply():
+                self._is_due |= self._guard.has_work()
+            case _:
+                self._is_due = True
+        self._is_due |= self._transfer is not None
+        self._mind_configuration()
 
     def connected(self, node: NodeId, incarnation: int) -> None:
         self._is_due = True
@@ -365,6 +416,7 @@ class PySyncObjEngine:
 
     def tick(self) -> None:
         # A leader looks after its followers; everybody else waits for messages or an election.
+        self._set_clock()
         is_standing = self._guard.tick()
         if self._view.is_leader and len(self._guard.configuration.nodes) > 1:
             self._is_due |= self._transfer is not None or not self._guard.beat()
@@ -395,15 +447,11 @@ class PySyncObjEngine:
     # Work and output.
 
     def advance(self) -> bool:
-        guard = self._guard
         if self._failed is not None:
             raise MachineFailed("the engine has failed before") from self._failed
-        if guard.count_durable():
-            self._is_due = True
-        view, log = self._view, self._log
-        is_alone = self._is_alone
-        if not self._is_due and not (is_alone and view.applied_index < log.last_index):
+        if not self.became_durable():
             return False
+        view, log = self._view, self._log
         for _ in range(TICKS_MAX):
             if self._is_alone and log.durable_index < log.last_index:
                 # Alone, the core would commit at once; so it stands still until the disk has
@@ -462,7 +510,7 @@ class PySyncObjEngine:
         if not self._view.is_leader or self._now_s() >= deadline_s:
             self._transfer = None
         elif not self._is_transfer_sent and self._guard.counted(target) == self._log.last_index:
-            self._core.transferLeadership(Node(target))
+            self._core.transferLeadership(CoreNode(target))
             self._is_transfer_sent = True
 
     def _mind_safe_index(self) -> None:

@@ -287,11 +287,10 @@ class Replicas:
 
     def _became_durable(self) -> None:
         for group in self.groups:
-            if group.waits_for_disk:
-                try:
-                    group.wake()
-                except ActorStopped:
-                    log.debug("stopped group not woken", extra={"group": group.number})
+            try:
+                group.became_durable()
+            except ActorStopped:
+                log.debug("stopped group not woken", extra={"group": group.number})
 
     # Tasks.
 

@@ -24,6 +24,7 @@ from leveret.catalog.commands import DeleteQueue
 from .access import ResourceRefused
 from .channel import Channel
 from .counters import Counters
+from .dispatch import WINDOW, WINDOW_BYTES
 from .messages import (
     ConsumerCancelled,
     Deliver,
@@ -54,6 +55,12 @@ log = logging.getLogger(__name__)
 
 CLOSE_WITHIN_S: Final = 3.0
 """How long a client that was sent connection.close may take to answer before the socket goes."""
+
+
+REPORT: Final = WINDOW // 8
+REPORT_BYTES: Final = WINDOW_BYTES // 8
+"""Messages written to a consumer's socket, or their bytes, of which its queue is told. A report is
+a message to another node, and less than this leaves the window open far enough."""
 
 
 class ByteStream(Protocol):
@@ -278,11 +285,23 @@ class ConnectionActor(Actor[object]):
                 self._end()
         written, self._written = self._written, []
         for message, count, size_bytes in written:
-            ref = self.services.directory.queue(message.uid)
-            if ref is not None:
-                tell(ref, Written(message.consumer, message.attachment, count, size_bytes))
+            self._report(message, count, size_bytes)
         if self._protocol.state is ConnectionState.CLOSED:
             self._end()
+
+    def _report(self, message: Deliver, count: int, size_bytes: int) -> None:
+        """Tell the queue what was written, once it is a part of the window that is worth it."""
+        consumer = message.consumer
+        report = consumer.unreported
+        if report is None or report.attachment != message.attachment:
+            report = consumer.unreported = Written(consumer, message.attachment, 0, 0)
+        report.count += count
+        report.size_bytes += size_bytes
+        if report.count >= REPORT or report.size_bytes >= REPORT_BYTES:
+            consumer.unreported = None
+            ref = self.services.directory.queue(message.uid)
+            if ref is not None:
+                tell(ref, report)
 
     # For the channels
 

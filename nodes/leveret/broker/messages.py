@@ -175,6 +175,7 @@ class LocalConsumer:
         "priority",
         "tag",
         "takes_turns",
+        "unreported",
     )
 
     def __init__(
@@ -201,6 +202,8 @@ class LocalConsumer:
         self.exclusive = exclusive
         self.prefetch = prefetch
         self.priority = priority
+        self.unreported: Written | None = None
+        """What was written, and is not worth telling yet."""
 
 
 class Deliver:
@@ -334,7 +337,8 @@ class GiveBack:
 class Written:
     """This many messages of the consumer's left for its socket, or were given back unseen.
 
-    Each message of a `Deliver` is told so once: the consumer's window opens by it.
+    Each message of a `Deliver` is told so once, several of them together: the consumer's window
+    opens by it.
     """
 
     __slots__ = ("attachment", "consumer", "count", "size_bytes")
