@@ -40,7 +40,8 @@ class Producer:
         self._scope = trio.CancelScope()
         self._attempted = 0
         self._expected = Bits()
-        self.published = 0
+        self.accepted = 0
+        """Messages that the broker confirmed, or without confirms all that were published."""
         self.published_until_s = 0.0
         """Seconds since the beginning, when it published no more."""
         self.confirmed_until_s = 0.0
@@ -82,7 +83,6 @@ class Producer:
                 await publisher.ready()
                 await publisher.send(bodies.make(self._attempted, tally.clock.now_ns()))
                 self._attempted += 1
-                self.published += 1
                 tally.interval.published += 1
         self.published_until_s = tally.now_s()
         with trio.move_on_after(self._plan.drain_s):
@@ -102,7 +102,7 @@ class Producer:
                 self._attempted += 1
                 body = bodies.make(number, tally.clock.now_ns())
                 await channel.publish(body, key, exchange=exchange, properties=properties)
-                self.published += 1
+                self.accepted += 1
                 tally.interval.published += 1
                 if self._plan.verifies:
                     self._expected.add(number)
@@ -118,6 +118,7 @@ class Producer:
         if error is None:
             stamp = stamp_of(body)
             assert stamp is not None
+            self.accepted += 1
             interval.confirmed += 1
             interval.confirm.record((tally.clock.now_ns() - stamp.sent_at_ns) // 1000)
             if self._plan.verifies:

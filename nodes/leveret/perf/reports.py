@@ -84,11 +84,10 @@ class Interval(msgspec.Struct, tag="interval"):
 class Produced(msgspec.Struct, frozen=True, tag="produced"):
     """All producers of the worker have ended; seconds since the beginning."""
 
-    published: int
     published_until_s: float
     confirmed_until_s: float
     arrivals: int
-    """Messages of this worker that are to come to consumers, one for each queue."""
+    """Messages that the broker took and that are to come to consumers, one for each queue."""
 
 
 class Consumed(msgspec.Struct, frozen=True, tag="consumed"):

@@ -138,11 +138,10 @@ class Worker:
         producers = self._producers.values()
         self._tell(
             Produced(
-                published=sum(producer.published for producer in producers),
                 published_until_s=max(producer.published_until_s for producer in producers),
                 confirmed_until_s=max(producer.confirmed_until_s for producer in producers),
                 arrivals=sum(
-                    producer.published * self._plan.consumed_queues_of(number)
+                    producer.accepted * self._plan.consumed_queues_of(number)
                     for number, producer in self._producers.items()
                 ),
             )
