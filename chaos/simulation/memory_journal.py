@@ -1,158 +1,105 @@
 """A node's journal in memory, with the promises of the real one and a power switch.
 
-Records are buffered in order and become durable in order, a batch at a time. A crash keeps
-everything durable and any prefix of the rest: what a SIGKILL or a power cut leaves of a
-write-ahead log whose torn tail is cut off. Deterministic; knows no clock.
+The logs are the real ones, and so is the replay at boot; this takes the place of the journal that
+writes for them. Changes are buffered in order and become durable in order, a batch at a time. A
+crash keeps everything durable and any prefix of the rest: what a SIGKILL or a power cut leaves of
+a write-ahead log whose torn tail is cut off. Deterministic; knows no clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-Record = tuple[int, str, int, int, bytes]
-"""Group, kind, index, term (or vote), command."""
+from leveret.storage import GroupLog
+from leveret.storage.cache import CommandCache
+from leveret.storage.records import Parsed, Record
+from leveret.storage.recovery import RecoveredGroup
+from leveret.storage.table import Row
 
+SEGMENT = 1
+"""All records lie in one segment, which is a list: an offset is a position in it."""
 
-@dataclass
-class MemoryLog:
-    """One group's entries; `leveret.consensus.engine.Log`."""
-
-    journal: MemoryJournal
-    group: int
-    first_index: int = 1
-    term: int = 0
-    voted_for: int | None = None
-    commit_index: int = 0
-    held: list[tuple[bytes, int, int]] = field(default_factory=list)
-    synced_index: int = 0
-
-    @property
-    def last_index(self) -> int:
-        return self.first_index + len(self.held) - 1
-
-    @property
-    def durable_index(self) -> int:
-        return min(self.synced_index, self.last_index)
-
-    def append(self, command: bytes, index: int, term: int) -> None:
-        if not self.held:
-            self.first_index = index
-        assert index == self.last_index + 1, "a gap in the log"
-        self.held.append((command, index, term))
-        self.journal.write((self.group, "entry", index, term, command))
-
-    def truncate_from(self, index: int) -> None:
-        del self.held[index - self.first_index :]
-        self.synced_index = min(self.synced_index, index - 1)
-        self.journal.write((self.group, "truncate", index, 0, b""))
-
-    def save_vote(self, term: int, voted_for: int | None) -> None:
-        self.term, self.voted_for = term, voted_for
-        self.journal.write((self.group, "vote", term, voted_for or 0, b""))
-
-    def save_commit(self, index: int) -> None:
-        self.commit_index = index
-        self.journal.lazy_commits[self.group] = index
-
-    def term_at(self, index: int) -> int:
-        assert index >= self.first_index
-        return self.held[index - self.first_index][2]
-
-    def command_at(self, index: int) -> bytes:
-        assert index >= self.first_index
-        return self.held[index - self.first_index][0]
-
-    def entries(self, start: int, stop: int, *, bytes_max: int) -> Sequence[tuple[bytes, int, int]]:
-        assert start >= self.first_index
-        found: list[tuple[bytes, int, int]] = []
-        size = 0
-        for entry in self.held[start - self.first_index : stop - self.first_index]:
-            size += len(entry[0])
-            if found and size > bytes_max:
-                break
-            found.append(entry)
-        return found
-
-    def trim(self, index: int) -> None:
-        if index > self.first_index:
-            del self.held[: index - self.first_index]
-            self.first_index = index
-            self.journal.write((self.group, "trim", index, 0, b""))
-
-    def replay(self, record: Record) -> None:
-        """Take one record of the disk, at boot."""
-        _, kind, index, term, command = record
-        if kind == "entry":
-            if not self.held:
-                self.first_index = index
-            self.held.append((command, index, term))
-        elif kind == "truncate":
-            del self.held[index - self.first_index :]
-        elif kind == "vote":
-            self.term, self.voted_for = index, term or None
-        elif kind == "commit":
-            self.commit_index = index
-        elif kind == "trim":
-            del self.held[: index - self.first_index]
-            self.first_index = index
-        self.synced_index = self.last_index
+Change = Sequence[Record]
+"""Records that are written whole or not at all."""
 
 
 class MemoryJournal:
-    """All groups of one node; `leveret.consensus.engine.Durability`.
+    """All groups of one node; the sink of their logs, and `leveret.consensus.engine.Durability`.
 
-    disk: the durable records; give them to the next incarnation.
+    disk: the durable changes; give them to the next process.
     """
 
-    def __init__(self, disk: list[Record]) -> None:
+    def __init__(self, disk: list[Change]) -> None:
         self.disk = disk
-        self.buffered: list[Record] = []
-        self.lazy_commits: dict[int, int] = {}
+        self.cache = CommandCache(1 << 30)
         self.appended = 0
         self.durable = 0
-        self._logs: dict[int, MemoryLog] = {}
-        self._syncing: tuple[list[Record], int, dict[int, int]] | None = None
-        for record in disk:
-            self.log(record[0]).replay(record)
+        self._buffered: list[Change] = []
+        self._payloads: list[bytes] = []
+        self._logs: dict[int, GroupLog] = {}
+        self._syncing: tuple[list[Change], int] | None = None
+        recovered: dict[int, RecoveredGroup] = {}
+        for change in disk:
+            for record in change:
+                kind, group, number, term, payload = record
+                parsed = Parsed(kind, group, number, term, self._place(record), len(payload))
+                if group not in recovered:
+                    recovered[group] = RecoveredGroup(group)
+                recovered[group].replay(parsed, SEGMENT)
+        for group, found in recovered.items():
+            found.finish("memory", len(self._payloads))
+            self.log(group).restore(found.saved, found.table, found.fetched)
 
-    def log(self, group: int) -> MemoryLog:
+    def log(self, group: int) -> GroupLog:
         if group not in self._logs:
-            self._logs[group] = MemoryLog(self, group)
+            self._logs[group] = GroupLog(group, self)
         return self._logs[group]
 
-    def write(self, record: Record) -> None:
-        self.buffered.append(record)
-        self.appended += 1
+    # For the logs.
 
-    def begin_sync(self) -> bool:
-        """Take what is buffered to the disk; False if one is under way or nothing is there."""
-        if self._syncing is not None or not self.buffered:
+    def buffer(self, records: Change) -> None:
+        self._buffered.append(records)
+        self.appended += len(records)
+
+    def read(self, group: int, row: Row) -> bytes:  # the place says it all
+        return self._payloads[row.offset]
+
+    def _place(self, record: Record) -> int:
+        self._payloads.append(record.payload)
+        return len(self._payloads) - 1
+
+    # The disk.
+
+    def begin_sync(self, changes_max: int | None = None) -> bool:
+        """Take what is buffered to the disk; False if one is under way or nothing is there.
+
+        changes_max: take so many changes only, as a flush that is full does.
+        """
+        if self._syncing is not None or not self._buffered:
             return False
-        records, self.buffered = self.buffered, []
-        records += [(group, "commit", i, 0, b"") for group, i in self.lazy_commits.items()]
-        self.lazy_commits.clear()
-        marks = {number: log.last_index for number, log in self._logs.items()}
-        self._syncing = records, self.appended, marks
+        taken = self._buffered[:changes_max]
+        del self._buffered[:changes_max]
+        if not self._buffered:
+            commits = [log.commit_record() for log in self._logs.values()]
+            taken += [[record] for record in commits if record is not None]
+        for change in taken:
+            for record in change:
+                self._logs[record.group].written(record, SEGMENT, self._place(record))
+        self._syncing = taken, self.appended - sum(map(len, self._buffered))
         return True
 
     def end_sync(self) -> None:
         assert self._syncing is not None
-        records, appended, marks = self._syncing
-        self._syncing = None
-        self.disk += records
-        self.durable = appended
-        later = {(record[0], record[2]) for record in self.buffered if record[1] == "truncate"}
-        for number, index in marks.items():
-            log = self._logs[number]
-            cut = min((i for group, i in later if group == number), default=index + 1)
-            log.synced_index = max(log.synced_index, min(index, cut - 1))
+        (taken, self.durable), self._syncing = self._syncing, None
+        self.disk += taken
+        for log in self._logs.values():
+            log.synced()
 
     def sync(self) -> None:
         """Make everything durable at once."""
         if self.begin_sync():
             self.end_sync()
 
-    def unsynced(self) -> list[Record]:
+    def unsynced(self) -> list[Change]:
         """Return what a crash may or may not keep, oldest first."""
-        return [*(self._syncing[0] if self._syncing else ()), *self.buffered]
+        return [*(self._syncing[0] if self._syncing else ()), *self._buffered]

@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from chaos.simulation.memory_journal import MemoryJournal, Record
+from chaos.simulation.memory_journal import Change, MemoryJournal
 from leveret.consensus.engine import EngineConfig, Role, SnapshotMark
 from leveret.consensus.guard import Guard
 from leveret.consensus.membership import Configuration
@@ -23,7 +23,7 @@ class Member:
         cluster: Cluster,
         node: int,
         *,
-        disk: list[Record] | None = None,
+        disk: list[Change] | None = None,
         snapshot: SnapshotMark | None = None,
     ) -> None:
         self.cluster = cluster

@@ -47,6 +47,8 @@ class Net:
         self._links: dict[tuple[NodeId, NodeId], object] = {}
         self._arrival: dict[tuple[NodeId, NodeId], float] = {}
         self.incarnations: dict[NodeId, int] = {}
+        self.late_s: dict[NodeId, float] = {}
+        """How much longer what is sent to a node takes."""
         self.lose: Callable[[NodeId, NodeId, object], bool] = lambda *_: False
 
     def mail(self, node: NodeId) -> Mail:
@@ -76,7 +78,7 @@ class Net:
         if self.lose(source, target, payload):
             return True
         at = max(
-            trio.current_time() + self._rng.uniform(0.0005, 0.003),
+            trio.current_time() + self._rng.uniform(0.0005, 0.003) + self.late_s.get(target, 0.0),
             self._arrival.get((source, target), 0.0) + 1e-6,
         )
         self._arrival[source, target] = at

@@ -8,7 +8,7 @@ import pytest
 
 from leveret.consensus import EngineConfig, Role, SafetyViolation
 from leveret.consensus.guard import Guard
-from leveret.consensus.messages import Append, Message, PreVote, Reply, Vote, VoteRequest
+from leveret.consensus.messages import Append, Message, Offer, PreVote, Reply, Vote, VoteRequest
 from leveret.transport import NodeId
 from tests.consensus.harness import Cluster, entries, three
 
@@ -335,6 +335,23 @@ def test_a_leader_sends_no_more_than_the_window() -> None:
     assert 6 <= entries(sent) <= 7
     cluster.settle()
     assert 20 == len(cluster[2].payloads)
+
+
+def test_a_member_whose_window_is_full_while_the_log_is_trimmed_is_offered_a_snapshot() -> None:
+    cluster = Cluster(config=EngineConfig(append_bytes_max=1000, in_flight_bytes_max=3000))
+    cluster.connect(1, 2, 3)
+    cluster.elect(1, 2, 3)
+    for _ in range(20):  # the third takes what is in its window and answers nothing
+        cluster.propose(1, bytes(500))
+        cluster[1].sync()
+        cluster.deliver(1, 2)
+        cluster[2].sync()
+        cluster.deliver(2, 1)
+    cluster[1].log.trim(cluster[1].engine.commit_index - 1)
+
+    cluster[1].tick(0.2)
+
+    assert isinstance(cluster.waiting(1, 3)[-1], Offer)
 
 
 def test_an_entry_of_20_mib_travels_whole() -> None:

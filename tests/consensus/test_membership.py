@@ -156,6 +156,48 @@ async def test_a_learner_counts_for_nothing(autojump_clock: trio.testing.MockClo
         assert not it[THREE].group.is_leader
 
 
+async def test_a_learner_that_holds_nothing_does_not_become_a_voter(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It would give no vote: it does not know yet that it is a member."""
+    async with world((ONE, TWO)) as it:
+        it.net.lose = lambda _, target, payload: target == THREE and kind_of(payload) == 1
+        await join(it, THREE)
+        it.desired = dict.fromkeys(ALL, 0)
+        await until(lambda: THREE in it[ONE].group.configuration.learners)
+        await trio.sleep(20)
+        assert THREE not in it[ONE].group.configuration.voters
+
+        it.net.lose = lambda *_: False
+        await settled(it, it.desired)
+
+
+async def test_a_learner_that_is_late_under_load_becomes_a_voter(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world((ONE, TWO)) as it:
+        it.net.late_s[THREE] = 0.2
+        leader = await it.leader(ONE, TWO)
+        lags: list[int] = []
+
+        async def load() -> None:
+            work = Submitter()
+            while True:
+                work.submit(leader)
+                peers = leader.group.status().peers
+                if THREE in peers:
+                    lags.append(peers[THREE].lag)
+                await trio.sleep(0.001)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(load)
+            await join(it, THREE)
+            it.desired = dict.fromkeys(ALL, 0)
+            await until(lambda: THREE in leader.group.configuration.voters)
+            assert min(lags[-100:]) > 64
+            nursery.cancel_scope.cancel()
+
+
 async def test_an_empty_disk_does_not_vote_until_it_is_a_member_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

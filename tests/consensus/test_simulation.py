@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import pytest
 
@@ -27,13 +28,25 @@ class Unguarded(Guard):
         return None
 
 
-@pytest.mark.parametrize("first", range(0, 50, 10))
-def test_no_promise_is_broken_under_faults(first: int) -> None:
-    for seed in range(first, first + 10):
-        counts = run_seed(seed, faults_s=5.0)
-        assert counts["applied"] > 100, seed
-        assert counts["terms"] >= 3, seed
+SEEDS = 250
+CHUNK = 10
+FAULTS_S = 5.0
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_no_promise_is_broken_under_faults(first: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+    total = Counter[str]()
+    for seed in range(first, first + CHUNK):
+        counts = run_seed(seed, faults_s=FAULTS_S)
+        assert counts["answered"] > 100, seed
+        assert counts["terms"] >= 2, seed
         assert counts["reads"] > 20, seed
+        total += counts
+
+    # The faults are not so hard that nothing is left to see.
+    assert total["wipes"] + total["added"] + total["removed"]
+    assert total["installs"]
 
 
 def test_a_seed_gives_the_same_run_twice() -> None:

@@ -7,6 +7,7 @@ mail       what a group is told
 status     what operators see of it
 sessions   exactly-once submission
 membership who belongs to a group, and how that changes
+steering   the leader's way to the members that are desired
 manifest   bytes of a snapshot
 installs   a snapshot's way to a member that lags behind the log
 engine     the seam to the core

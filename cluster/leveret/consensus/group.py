@@ -31,6 +31,7 @@ from leveret.consensus.entries import (
     unseal,
 )
 from leveret.consensus.errors import SafetyViolation
+from leveret.consensus.guard import Guard
 from leveret.consensus.installs import (
     Install,
     Lender,
@@ -72,7 +73,7 @@ from leveret.consensus.sessions import (
     Unknown,
 )
 from leveret.consensus.status import GroupStatus, status_of
-from leveret.consensus.steering import is_steered, steer
+from leveret.consensus.steering import Steering, is_steered
 from leveret.storage import GroupLog
 from leveret.transport import NodeId
 
@@ -88,6 +89,7 @@ class Group(Actor[GroupMessage]):
     machine: fresh; restored and brought up to what is known to be committed before this returns.
     snapshots: where the machine's state comes from at first, and a fetched one goes.
     send: hands a message to the link of a node; False when there is none.
+    guard: another class only to show what a guard is for.
 
     Raises:
         BadSnapshot: log and snapshot do not fit, or the snapshot is not ours.
@@ -111,11 +113,12 @@ class Group(Actor[GroupMessage]):
         wall_clock_ms: Callable[[], int],
         rng: Random,
         config: GroupConfig | None = None,
+        guard: type[Guard] = Guard,
     ) -> None:
         self.number = number
         self._node = node
         self._incarnation = incarnation
-        self._desired = desired
+        self._steering = Steering(number, node, desired)
         self._boot = boot
         self._log = log
         self._durability = durability
@@ -159,6 +162,7 @@ class Group(Actor[GroupMessage]):
             now_s=now_s,
             rng=rng,
             config=self._config.engine,
+            guard=guard,
         )
 
         snapshot = snapshots.newest()
@@ -266,14 +270,9 @@ class Group(Actor[GroupMessage]):
 
     def status(self) -> GroupStatus:
         """Return what there is to know, for operators."""
-        return status_of(
-            self._engine,
-            self._log,
-            number=self.number,
-            snapshot_index=self._snapshot_index,
-            pending_bytes=self.pending_bytes,
-            is_installing=self._install is not None,
-        )
+        state = self.number, self._snapshot_index, self.pending_bytes
+        is_installing = self._install is not None
+        return status_of(self._engine, self._log, *state, is_installing=is_installing)
 
     @property
     def configuration(self) -> Configuration:
@@ -493,7 +492,7 @@ class Group(Actor[GroupMessage]):
 
     def _tick(self) -> None:
         self._engine.tick()
-        steer(self._engine, self._desired(), node=self._node, group=self.number)
+        self._steering.tick(self._engine)
         now_s, stall_s = self._now_s(), self._config.stall_s
         self._outbox.tick(now_s, stall_s)
         self._reads.tick(self._engine, now_s, stall_s)
@@ -510,6 +509,7 @@ class Group(Actor[GroupMessage]):
         self._in_flight = 0
         self._outbox.rewind()
         self._reads.begin_anew()
+        self._steering.begin_anew()
         if is_ready:
             self._resume = dict.fromkeys(self._up)
         log.info(

@@ -268,14 +268,14 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         follower, term, now_s = self._followers[peer], int_of(message["term"]), self._now_s()
         if follower.term != term:
             follower.begin(term=term)
-        # Without a previous entry: the core would send a snapshot, for the member lacks what is
-        # trimmed here.
-        follower.is_lost |= previous is None
+        position = 0 if previous is None else self._position(follower, int_of(previous))
+        # Without a previous entry the core would send a snapshot. Either way the member lacks what
+        # is trimmed here: before it was linked, or while what was in flight filled its window.
+        follower.is_lost |= position < self._log.first_index
         if follower.is_lost:
             self._offer(peer, follower, now_s)
             return
         entries = within(entries_of(message["entries"]), self._config.append_bytes_max)
-        position = self._position(follower, int_of(previous))
         if position != previous:
             last = self._log.last_index
             entries = ()

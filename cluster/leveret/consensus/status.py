@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leveret.consensus.engine import Engine, Log, Role
+from leveret.consensus.steering import is_settled
 from leveret.transport import NodeId
 
 
@@ -36,16 +37,18 @@ class GroupStatus:
     voters: dict[NodeId, int]
     learners: dict[NodeId, int]
     """Nodes and their incarnations."""
+    is_settled: bool
+    """Whether no change of the members is under way, as far as this node knows."""
     is_installing: bool
 
 
 def status_of(
     engine: Engine,
     log: Log,
-    *,
     number: int,
     snapshot_index: int,
     pending_bytes: int,
+    *,
     is_installing: bool,
 ) -> GroupStatus:
     """Return the status of the group whose engine and log these are."""
@@ -66,5 +69,6 @@ def status_of(
         peers={node: PeerStatus(match, last - match) for node, match in engine.match().items()},
         voters=dict(engine.configuration.voters),
         learners=dict(engine.configuration.learners),
+        is_settled=is_settled(engine),
         is_installing=is_installing,
     )

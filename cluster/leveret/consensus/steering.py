@@ -1,8 +1,14 @@
-"""A leader's steps from the members that a group has to those that it is to have."""
+"""A leader's steps from the members that a group has to those that it is to have.
+
+`membership` knows the steps; this knows the engine: when a step may be taken, who keeps up, and
+that a leader that is to go hands over first.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Callable
 
 from leveret.consensus.engine import Engine
 from leveret.consensus.membership import Configuration, Members, next_configuration
@@ -10,8 +16,12 @@ from leveret.transport import NodeId
 
 log = logging.getLogger(__name__)
 
-CAUGHT_UP_LAG_MAX = 64
+LAG_MAX = 64
 """Entries that a learner may lack when it becomes a voter: some milliseconds of the busiest log."""
+
+LAG_TICKS = 5
+"""A learner that lacks more becomes one too if it holds what the log held so many ticks ago, which
+is less than an election takes. A slow disk may never be nearer under load."""
 
 
 def is_steered(engine: Engine, desired: Members) -> bool:
@@ -19,36 +29,69 @@ def is_steered(engine: Engine, desired: Members) -> bool:
     return not desired or not engine.is_ready or engine.configuration == Configuration(desired)
 
 
-def steer(engine: Engine, desired: Members, *, node: NodeId, group: int) -> None:
-    """As the leader, take the next step towards the members that are desired.
+def is_settled(engine: Engine) -> bool:
+    """Whether no change of the members is under way, as far as a member knows."""
+    return engine.configuration_index <= engine.commit_index
 
-    node: this one. group: its number, for the log.
+
+class Steering:
+    """Of one group on one node.
+
+    desired: which nodes are to be members; empty if unknown.
     """
-    if is_steered(engine, desired) or engine.transferring_to is not None:
-        return
-    if engine.configuration_index > engine.commit_index:
-        return
-    match, last = engine.match(), engine.last_index
-    following = next_configuration(
-        engine.configuration,
-        desired,
-        is_linked=engine.is_linked,
-        is_caught_up=lambda node: (
-            engine.is_linked(node) and last - match.get(node, 0) <= CAUGHT_UP_LAG_MAX
-        ),
-    )
-    if following is None:
-        return
-    if node not in following.voters:
-        successors = [voter for voter in following.voters if engine.is_linked(voter)]
-        engine.transfer(max(successors, key=lambda voter: match.get(voter, 0)))
-        return
-    if engine.propose_configuration(following):
-        log.info(
-            "members change",
-            extra={
-                "group": group,
-                "voters": list(following.voters),
-                "learners": list(following.learners),
-            },
+
+    def __init__(self, group: int, node: NodeId, desired: Callable[[], Members]) -> None:
+        self._group = group
+        self._node = node
+        self._desired = desired
+        # Where the log ended at the last ticks in which there was a step to take, oldest first.
+        self._lasts: deque[int] = deque(maxlen=LAG_TICKS)
+
+    def begin_anew(self) -> None:
+        """Leader, term or readiness have changed."""
+        self._lasts.clear()
+
+    def tick(self, engine: Engine) -> None:
+        """As the leader, take the next step towards the members that are desired."""
+        desired = self._desired()
+        if is_steered(engine, desired) or engine.transferring_to is not None:
+            self._lasts.clear()
+            return
+        self._lasts.append(engine.last_index)
+        if not is_settled(engine):
+            return
+        following = next_configuration(
+            engine.configuration,
+            desired,
+            is_linked=engine.is_linked,
+            is_caught_up=lambda node: self._is_caught_up(engine, node),
         )
+        if following is None:
+            return
+        if self._node not in following.voters:
+            match = engine.match()
+            successors = [voter for voter in following.voters if engine.is_linked(voter)]
+            engine.transfer(max(successors, key=lambda voter: match.get(voter, 0)))
+            return
+        if engine.propose_configuration(following):
+            self._lasts.clear()
+            log.info(
+                "members change",
+                extra={
+                    "group": self._group,
+                    "voters": list(following.voters),
+                    "learners": list(following.learners),
+                },
+            )
+
+    def _is_caught_up(self, engine: Engine, learner: NodeId) -> bool:
+        """Whether a learner would vote and acknowledge at once if it were a voter.
+
+        It votes only once it has a configuration that names its incarnation: before that it could
+        not help to elect anybody, though it counts.
+        """
+        match = engine.match().get(learner, 0)
+        if not engine.is_linked(learner) or match < engine.configuration_index:
+            return False
+        is_steady = len(self._lasts) == LAG_TICKS and match >= self._lasts[0]
+        return is_steady or engine.last_index - match <= LAG_MAX

@@ -58,18 +58,21 @@ class RecoveredGroup:
             self._refuse(found, segment, f"vote of term {term} after {saved.term}")
         saved.apply(kind, index, term)
 
-    def finish(self, newest: SegmentReader) -> None:
-        """Join what was moved, and see that nothing is missing."""
+    def finish(self, name: str, end: int) -> None:
+        """Join what was moved, and see that nothing is missing.
+
+        name, end: where the journal ends, for the error.
+        """
         saved = self.saved
         self.table.merge(row for index, row in self.fetched.items() if index <= saved.last)
         self.fetched = {at: row for at, row in self.fetched.items() if at > saved.last}
         rows = len(self.table) - bisect_left(self.table.indexes, saved.first)
         if rows != saved.last + 1 - saved.first:
             reason = f"group {self.number}: {rows} of the entries {saved.first} to {saved.last}"
-            raise CorruptJournal(newest.name, newest.end, reason)
+            raise CorruptJournal(name, end, reason)
         if saved.commit > saved.last:
             reason = f"group {self.number}: ends at {saved.last}, committed up to {saved.commit}"
-            raise CorruptJournal(newest.name, newest.end, reason)
+            raise CorruptJournal(name, end, reason)
 
     def _refuse(self, found: Parsed, segment: int, reason: str) -> None:
         name = segment_name(segment)
@@ -113,7 +116,7 @@ async def recover(disk: Disk) -> Recovered:
         await trio.lowlevel.checkpoint()
     _replay(recovered, number, reader, size=None)
     for group in recovered.groups.values():
-        group.finish(reader)
+        group.finish(reader.name, reader.end)
     recovered.sealed = {**expected, number: reader.end}
     await _cut_tail(disk, reader)
     return recovered
