@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from chaos.simulation.raft_member import Folder, Member, SimulationFailed
-from leveret.consensus import ConsensusError
+from leveret.consensus import ConsensusError, MachineFailed
 from leveret.consensus.guard import Guard
 from leveret.consensus.messages import parse, to_wire
 from leveret.consensus.sessions import Unknown
@@ -510,7 +510,8 @@ def run_seed(seed: int, *, guard: type[Guard] = Guard, faults_s: float = 8.0) ->
     try:
         world.run()
     except (ConsensusError, StorageError, AssertionError, LookupError) as error:
-        raise SimulationFailed(f"{type(error).__name__}: {error}") from error
+        cause = error.__cause__ if isinstance(error, MachineFailed) else error
+        raise SimulationFailed(f"{type(cause).__name__}: {cause}") from error
     counts = world.counts
     counts["applied"] = sum(map(len, world.history))
     counts["terms"] = world.terms

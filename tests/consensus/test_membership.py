@@ -84,6 +84,16 @@ def test_the_steps_lead_to_what_is_desired(now: Configuration, desired: dict[Nod
     assert Configuration(desired) == now
 
 
+def test_who_is_gone_is_removed_when_the_leader_cannot_go_first() -> None:
+    now, desired = Configuration(dict.fromkeys(ALL, 0), {FOUR: 0}), {ONE: 0, FOUR: 0}
+
+    following = next_configuration(
+        now, desired, is_linked=lambda node: node != THREE, is_caught_up=lambda _: False
+    )
+
+    assert Configuration({ONE: 0, TWO: 0}, {FOUR: 0}) == following
+
+
 def test_a_cut_takes_back_what_it_cuts() -> None:
     known = Configurations(0, Configuration())
     first, second = Configuration({ONE: 1}), Configuration({ONE: 1}, {TWO: 1})

@@ -13,7 +13,7 @@ count until a configuration, decided without it, names its new incarnation as a 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgpack
@@ -129,7 +129,8 @@ def next_configuration(
 
     Learners come and go at once. Of the voters one changes: a replaced one goes first (it holds
     nothing any more), then one that is no longer desired, then a learner that has caught up
-    becomes one. No step is taken that would leave the group without a majority that is linked.
+    becomes one. No step is taken that would leave the group without a majority that is linked;
+    then the one after it may be.
     """
     voters, learners = dict(now.voters), dict(now.learners)
     for node in [node for node in learners if node not in desired]:
@@ -139,27 +140,26 @@ def next_configuration(
             learners[node] = max(incarnation, learners.get(node, 0))
     ready = [node for node in sorted(now.learners) if node in desired and is_caught_up(node)]
     ready = [node for node in ready if learners[node] == now.learners[node]]
-    changed = _step_of_voters(voters, learners, desired, ready=ready)
-    for candidate in (changed, Configuration(voters, learners)):
-        if candidate is not None and candidate != now and _is_able(candidate, is_linked):
+    for candidate in _steps(voters, learners, desired, ready=ready):
+        if candidate != now and _is_able(candidate, is_linked):
             return candidate
     return None
 
 
-def _step_of_voters(
+def _steps(
     voters: Members, learners: Members, desired: Members, *, ready: Sequence[NodeId]
-) -> Configuration | None:
+) -> Iterator[Configuration]:
     if len(voters) > 1:
         for node, incarnation in sorted(voters.items()):
             wanted = desired.get(node)
             if wanted is not None and wanted > incarnation:
-                return Configuration(_without(voters, node), {**learners, node: wanted})
+                yield Configuration(_without(voters, node), {**learners, node: wanted})
         for node in sorted(voters):
             if node not in desired:
-                return Configuration(_without(voters, node), learners)
+                yield Configuration(_without(voters, node), learners)
     for node in ready:
-        return Configuration({**voters, node: learners[node]}, _without(learners, node))
-    return None
+        yield Configuration({**voters, node: learners[node]}, _without(learners, node))
+    yield Configuration(voters, learners)
 
 
 def _without(members: Members, node: NodeId) -> Members:
