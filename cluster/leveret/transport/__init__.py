@@ -10,7 +10,7 @@ from .identity import Address, Identity, NodeId
 from .joining import Joined, NotReached, join
 from .peers import Peers
 from .security import CertificateAuthority, ClusterCredentials, TlsFiles, found_cluster, new_token
-from .sockets import Sockets
+from .sockets import Sockets, send_now
 
 __all__ = [
     "Address",
@@ -32,4 +32,5 @@ __all__ = [
     "found_cluster",
     "join",
     "new_token",
+    "send_now",
 ]

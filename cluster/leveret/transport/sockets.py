@@ -6,6 +6,7 @@ taking over the sockets of everything else in its process.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,10 +14,27 @@ if TYPE_CHECKING:
 
     import trio
 
-__all__ = ["Sockets"]
+__all__ = ["Sockets", "send_now"]
 
 Found = tuple[int, int, int, str, tuple[object, ...]]
 """Family, kind and protocol for a socket, a name, and the address for it to bind or connect."""
+
+
+def send_now(socket: trio.socket.SocketType, data: bytes | bytearray | memoryview) -> int:
+    """Send what the system takes at once, and return how many bytes; no checkpoint.
+
+    Trio's own `send` yields after it has sent: a turn of the loop, and half of what a small
+    message costs. Not for a task that does nothing else. A socket without a descriptor (one in
+    memory, or closed) takes nothing here; its own `send` is to be awaited.
+
+    Raises:
+        OSError: the connection is gone.
+    """
+    try:
+        descriptor = socket.fileno()
+        return os.write(descriptor, data) if descriptor >= 0 else 0
+    except (BlockingIOError, NotImplementedError):
+        return 0
 
 
 class Sockets(Protocol):

@@ -16,6 +16,7 @@ import trio
 from .errors import TransportError
 from .identity import Address
 from .security import certified_node
+from .sockets import send_now
 
 if TYPE_CHECKING:
     from .identity import NodeId
@@ -60,7 +61,7 @@ class Wire(Protocol):
         ...
 
     async def send_all(self, data: bytes | bytearray) -> None:
-        """Send all of `data`. On Cancelled a part may have gone out."""
+        """Send all of `data`; a checkpoint only if it waits. On Cancelled a part may be out."""
         ...
 
     async def finish(self) -> None:
@@ -87,13 +88,12 @@ class PlainWire:
         return await self._socket.recv(max_bytes)
 
     async def send_all(self, data: bytes | bytearray) -> None:
-        send = self._socket.send
-        sent = await send(data)
+        sent = send_now(self._socket, data)
         if sent == len(data):
             return
         with memoryview(data) as view:
             while sent < len(data):
-                sent += await send(view[sent:])
+                sent += await self._socket.send(view[sent:])
 
     async def finish(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

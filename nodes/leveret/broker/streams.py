@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 import trio
 
+from leveret.transport import send_now
+
 LINGER_S: Final = 2.0
 """How long a closing connection's last bytes may take to be read by the client."""
 
@@ -40,8 +42,8 @@ class TcpStream:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of `data`."""
-        sent = await self._socket.send(data)
+        """Send all of `data`; a checkpoint only if it waits."""
+        sent = send_now(self._socket, data)
         if sent < len(data):
             rest = memoryview(data)[sent:]
             while rest:
