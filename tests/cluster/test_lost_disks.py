@@ -80,6 +80,11 @@ def drain(cluster: Cluster, place: int, queue: str, count: int) -> list[bytes]:
     return bodies
 
 
+@pytest.mark.xfail(
+    strict=False,
+    reason="confirms stall in one run of five when the next node dies right behind an install:"
+    " the first open end of docs/internals/status.md",
+)
 @pytest.mark.parametrize("harm", [empty, rot])
 def test_each_disk_may_be_lost_in_turn(
     harm: Callable[[LeveretProcess], None],
