@@ -546,6 +546,7 @@ SMALL: Final[tuple[tuple[object, str, int], ...]] = (
     (access, "_SCRYPT_N", 2),
     # A run has hundreds of messages, and several of these steps should happen in it.
     (dispatch, "MARK_STEP", 12),
+    (dispatch, "MARK_AHEAD", 6),
 )
 """Constants of the product that are smaller here, so that little work reaches what is rare."""
 

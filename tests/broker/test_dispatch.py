@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from leveret.broker.dispatch import MARK_STEP, MARK_STEP_MAX, WINDOW, Consumer, Dispatcher
+from leveret.broker.dispatch import MARK_STEP, WINDOW, Consumer, Dispatcher
 from leveret.broker.queue_state import QueueState
 
 
@@ -121,58 +121,6 @@ def test_below_the_mark_of_an_earlier_leader_messages_count_as_redelivered() -> 
     assert [(d.sequence, d.redelivered) for d in deliveries] == [(1, True)]
     assert dispatcher.wants_mark()
     assert dispatcher.next_mark() == 2 + MARK_STEP
-
-
-def steps_while_handing_out(each: int, rounds: int) -> list[int]:
-    """Return how far ahead the mark is put when `each` messages are handed out per move."""
-    state = queue_with(0, mark=1)
-    dispatcher = Dispatcher(state)
-    dispatcher.add(consumer(1, no_ack=True))
-    steps = []
-    for _ in range(rounds):
-        begun = dispatcher.next_mark()
-        steps.append(begun - state.next)
-        state.append(1, 0, array("I", [10] * each))
-        state.mark = max(state.mark, state.next)
-        for to, deliveries in dispatcher.dispatch():
-            dispatcher.written(to, len(deliveries), 10 * len(deliveries))
-        state.mark = begun
-        dispatcher.mark_moved()
-    return steps
-
-
-def test_the_mark_goes_twice_as_far_as_is_handed_out_while_it_is_moved_and_back() -> None:
-    assert [MARK_STEP] * 3 == steps_while_handing_out(1, 3)
-    assert [MARK_STEP, 4 * 500] == steps_while_handing_out(500, 2)
-    assert [MARK_STEP, 4 * 2_000] == steps_while_handing_out(2_000, 2)
-
-
-def test_a_slow_queue_has_its_mark_close_again() -> None:
-    state = queue_with(600)
-    dispatcher = new_dispatcher(state)
-    dispatcher.add(consumer(1, no_ack=True))
-    dispatcher.next_mark()
-    handed(dispatcher)
-    dispatcher.mark_moved()
-    assert 601 + 4 * 600 == dispatcher.next_mark()
-
-    dispatcher.mark_moved()
-
-    assert 601 + MARK_STEP == dispatcher.next_mark()
-
-
-def test_the_mark_is_never_further_ahead_than_its_bound() -> None:
-    state = queue_with(9_999)
-    dispatcher = new_dispatcher(state)
-    holder = consumer(1)
-    dispatcher.add(holder)
-    dispatcher.next_mark()
-    while handed(dispatcher):
-        dispatcher.written(holder, WINDOW, 10 * WINDOW)
-
-    dispatcher.mark_moved()
-
-    assert 10_000 + MARK_STEP_MAX == dispatcher.next_mark()
 
 
 def test_what_a_lost_node_released_and_never_settled_is_ready_again() -> None:

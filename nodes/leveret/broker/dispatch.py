@@ -29,12 +29,12 @@ WINDOW_BYTES: Final = 2 << 20
 """Messages, and their bytes, handed to a consumer and not yet written to its socket: bounds what
 a client that never reads can make the broker buffer.  One message may go over."""
 
-MARK_STEP: Final = 1_000
-"""How far ahead of the cursor the mark is put at least: after a change of leader at most this many
-messages count as redelivered that never were delivered."""
+MARK_AHEAD: Final = 500
+"""When fewer messages than this may still be delivered below the mark, it is moved on."""
 
-MARK_STEP_MAX: Final = 32 * MARK_STEP
-"""And at most, where so much is delivered while the mark is moved that less would hold it up."""
+MARK_STEP: Final = 1_000
+"""How far ahead of the cursor the mark is put: after a change of leader at most this many
+messages count as redelivered that never were delivered."""
 
 
 class Delivery:
@@ -110,9 +110,6 @@ class Dispatcher:
         """Live messages from the cursor on that are held or settling, not fresh."""
         self._suspect_below = state.mark
         """An earlier leader may have delivered messages below this: they count as redelivered."""
-        self._mark_step = MARK_STEP
-        self._moved_from = self._cursor
-        """The cursor when the mark began to be moved."""
         self._returned: dict[int, bool] = {}
         """Messages before the cursor that are ready again, and whether a client saw them."""
         self._returned_order: list[int] = []
@@ -287,18 +284,11 @@ class Dispatcher:
 
     def wants_mark(self) -> bool:
         """Say whether the mark (see `QueueState.mark`) should move on before it is reached."""
-        return self._cursor + self._mark_step // 2 > self._state.mark
+        return self._cursor + MARK_AHEAD > self._state.mark
 
     def next_mark(self) -> int:
-        """Return where the mark should be put; `mark_moved` is to follow."""
-        self._moved_from = self._cursor
-        return self._cursor + self._mark_step
-
-    def mark_moved(self) -> None:
-        """Note that the mark is there: so much was handed out meanwhile, and will be next time."""
-        handed = self._cursor - self._moved_from
-        # Half a step is left when the next move begins, so this leaves twice what it may need.
-        self._mark_step = min(max(MARK_STEP, 4 * handed), MARK_STEP_MAX)
+        """Return where the mark should be put."""
+        return self._cursor + MARK_STEP
 
     def _deliverable(self) -> Iterator[Delivery]:
         """Yield ready messages in order; what was yielded last is ready until it is handed."""

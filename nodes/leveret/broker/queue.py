@@ -440,7 +440,6 @@ class QueueActor(Actor[QueueMessage]):
                 lead.settled(effect.ranges)
             elif isinstance(effect, machine.Marked):
                 self._marking = False
-                lead.mark_moved()
                 waiting, self._after_mark = self._after_mark, []
                 for go_on in waiting:
                     go_on()
