@@ -89,8 +89,7 @@ def test_all_nodes_killed_at_once_come_back_with_all_that_was_confirmed(
     consumer.close()
     verdict = judge(publisher.next, publisher.confirmed, consumer.deliveries)
     assert verdict.is_clean, verdict
-    # Marked without need, after a change of leader: at most a mark ahead (decision 0007).
-    assert verdict.redelivered <= 1000
+    assert 0 == verdict.redelivered
     assert 0 == depth(cluster.url(0), name)
 
 
