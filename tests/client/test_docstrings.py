@@ -62,6 +62,14 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     node.stop()
 
 
+@pytest.fixture
+def empty_hello(url: str) -> None:
+    """The queue that most examples use, without what an earlier one left in it."""
+    with leveret.client.blocking.connect(url) as connection, connection.channel() as channel:
+        channel.declare_queue("hello")
+        channel.purge_queue("hello")
+
+
 def test_every_public_function_has_an_example() -> None:
     without = [
         name for name, value in public_functions() if ">>> " not in (inspect.getdoc(value) or "")
@@ -75,6 +83,7 @@ def test_what_a_face_lists_is_there() -> None:
         assert [] == [name for name in face.__all__ if not hasattr(face, name)]
 
 
+@pytest.mark.usefixtures("empty_hello")
 @pytest.mark.parametrize("example", list(examples()))
 def test_the_example_does_what_it_says(
     example: doctest.DocTest, url: str, caplog: pytest.LogCaptureFixture
