@@ -18,11 +18,14 @@ from chaos.simulation.faults import KINDS, Nemesis, Planned, draw
 from chaos.simulation.network import Weather
 from chaos.simulation.workload import ONE_CONSUMER, QUEUES, Clients
 from chaos.simulation.world import World, run, until
+from leveret.broker.machine import ShardMachine
 
 RECOVERY_S: Final = 10.0
 """After the faults each queue must confirm through each node within this time."""
 DRAIN_S: Final = 30.0
-"""How long what was confirmed may take to come out after that."""
+"""How long all messages may take to come out after that. A node holds some for clients that were
+switched off until it misses their heartbeats, some six seconds later, and then delivers them again.
+"""
 DEPTH_S: Final = 8.0
 SERVING_S: Final = 20.0
 """How long a cluster that was killed whole may take to serve clients on all nodes."""
@@ -156,11 +159,7 @@ async def _play(world: World, plan: Plan, history: History) -> list[str]:
                     for queue in QUEUES:
                         probing.start_soon(_probe, clients, node, queue, healed_s)
             clients.publishing = False
-        clients.is_draining = True
-        world.trace("draining")
-        await until(lambda: not any(messages.lost(history.events)), within_s=DRAIN_S)
-        await trio.sleep(0.5)
-        clients.consuming = False
+        await drain(world, clients, history)
     await clients.note_depths("drained", within_s=DEPTH_S)
     problems = await _compare(world, history)
     await _end_all(world)
@@ -191,6 +190,29 @@ async def _probe(clients: Clients, node: int, queue: str, healed_s: float) -> No
 async def _all_serve(world: World, *, within_s: float) -> bool:
     """Wait until all nodes serve clients; False if they do not in time."""
     return await until(lambda: world.are_serving, within_s=within_s)
+
+
+async def drain(world: World, clients: Clients, history: History) -> None:
+    """Let the consumers take all that is left, and end; longer than `DRAIN_S` nobody waits."""
+    clients.is_draining = True
+    world.trace("draining")
+    await until(
+        lambda: _are_empty(world) and not any(messages.lost(history.events)), within_s=DRAIN_S
+    )
+    await trio.sleep(0.5)
+    clients.consuming = False
+
+
+def _are_empty(world: World) -> bool:
+    """Whether no replica has a message left, not even one that a client is thought to hold."""
+    return not any(
+        queue.live
+        for node in world.nodes
+        if (replicas := world.replicas(node)) is not None
+        for machine in replicas.machines
+        if isinstance(machine, ShardMachine)
+        for queue in machine.queues.values()
+    )
 
 
 async def _compare(world: World, history: History) -> list[str]:
