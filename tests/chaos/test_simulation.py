@@ -10,11 +10,11 @@ from pathlib import Path
 
 import trio
 
-from chaos.history import Deliver, Depth, History, MessageId
+from chaos.history import Deliver, Depth, History, MessageId, id_of
 from chaos.simulation.faults import KINDS
 from chaos.simulation.fleet import Job, run_job
 from chaos.simulation.scenario import drain, plan
-from chaos.simulation.workload import Clients, id_of
+from chaos.simulation.workload import Clients
 from chaos.simulation.world import World, run, until
 from leveret.amqp import ContentReceived, spec
 
