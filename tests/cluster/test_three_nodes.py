@@ -13,6 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from chaos.load import Consumer, LoadEnded, Publisher, number_of
 from chaos.verdict import judge
+from leveret.broker.dispatch import MARK_STEP
 from tests.cluster.conftest import Cluster, Opener
 
 PublisherMaker = Callable[..., Publisher]
@@ -89,7 +90,9 @@ def test_all_nodes_killed_at_once_come_back_with_all_that_was_confirmed(
     consumer.close()
     verdict = judge(publisher.next, publisher.confirmed, consumer.deliveries)
     assert verdict.is_clean, verdict
-    assert 0 == verdict.redelivered
+    # None, if no leader moved to its own node while the consumer was at work; each such move marks
+    # what its mark was ahead, without need (decision 0007).
+    assert verdict.redelivered <= MARK_STEP
     assert 0 == depth(cluster.url(0), name)
 
 
