@@ -35,7 +35,14 @@ from leveret.amqp.fields import (
     encode_table,
 )
 from leveret.amqp.generate import generate
-from leveret.amqp.properties import HEADERS, PRIORITY, body_size, flags, is_well_formed
+from leveret.amqp.properties import (
+    HEADERS,
+    PRIORITY,
+    body_size,
+    flags,
+    is_well_formed,
+    with_reply_to,
+)
 from tests.amqp.strategies import methods, name_text, properties, tables
 
 
@@ -229,6 +236,28 @@ def test_headers_can_be_read_first_and_last() -> None:
 
     assert ({"a": 1}, "t") == (first.headers, first.type)
     assert ("t", {"a": 1}) == (last.type, last.headers)
+
+
+@given(properties)
+def test_a_copy_of_a_view_can_be_changed(value: Properties) -> None:
+    copy = Properties.decode(value.encode(0)).copy()
+    assert value == copy
+
+    copy.reply_to = "changed"
+
+    assert ("changed", value.type) == (copy.reply_to, copy.type)
+
+
+@given(properties)
+def test_another_reply_to_leaves_the_rest_of_the_header_alone(value: Properties) -> None:
+    value.reply_to = "asked"
+    header = value.encode(7)
+
+    changed = with_reply_to(header, "amq.rabbitmq.reply-to.1.2")
+
+    assert header == with_reply_to(changed, "asked")
+    value.reply_to = "amq.rabbitmq.reply-to.1.2"
+    assert value.encode(7) == changed
 
 
 def test_flags_tell_what_is_there_without_decoding() -> None:

@@ -115,7 +115,7 @@ class Links:
     def __init__(self) -> None:
         self.up: set[int] = set()
         self.sent: list[tuple[int, object]] = []
-        self.handler: Callable[[NodeId, object], None] | None = None
+        self.handlers: dict[str, Callable[[NodeId, object], None]] = {}
         self._up: list[Callable[[NodeId], None]] = []
         self._down: list[Callable[[NodeId], None]] = []
 
@@ -125,7 +125,7 @@ class Links:
         return node in self.up
 
     def on_message(self, channel: str, handler: Callable[[NodeId, object], None]) -> None:
-        self.handler = handler
+        self.handlers[channel] = handler
 
     def on_up(self, handler: Callable[[NodeId], None]) -> None:
         self._up.append(handler)
@@ -135,8 +135,7 @@ class Links:
 
     def says(self, node: int, uid: int, *body: object) -> None:
         """Let the actor of queue `uid` on `node` say something to ours."""
-        assert self.handler is not None
-        self.handler(NodeId(node), (uid, body))
+        self.handlers["queue"](NodeId(node), (uid, body))
 
     def connect(self, node: int) -> None:
         self.up.add(node)

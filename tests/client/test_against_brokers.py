@@ -325,6 +325,44 @@ async def test_calls_find_their_replies(connection: Connection, channel: Channel
     assert replies == {"a": b"A", "b": b"B", "c": b"C"}
 
 
+async def test_calls_and_replies_carry_properties(connection: Connection, channel: Channel) -> None:
+    async with connection.channel() as other, trio.open_nursery() as nursery:
+        requests = await other.declare_queue(exclusive=True)
+        seen: list[tuple[str | None, object]] = []
+
+        async def serve() -> None:
+            async for request in other.consume(requests, no_ack=True):
+                seen.append((request.properties.type, request.headers))
+                await other.reply(request, b"", properties=Properties(type="answer"))
+
+        nursery.start_soon(serve)
+        with trio.fail_after(20):
+            asked = Properties(type="question", headers={"hare": 1})
+            reply = await channel.call(b"", requests.name, properties=asked)
+        nursery.cancel_scope.cancel()
+
+    assert (seen, reply.properties.type) == ([("question", {"hare": 1})], "answer")
+    assert asked == Properties(type="question", headers={"hare": 1})
+
+
+async def test_calls_make_no_queues(connection: Connection, channel: Channel) -> None:
+    async with connection.channel() as other, trio.open_nursery() as nursery:
+        requests = await other.declare_queue(exclusive=True)
+        reply_to: list[str | None] = []
+
+        async def serve() -> None:
+            async for request in other.consume(requests, no_ack=True):
+                reply_to.append(request.properties.reply_to)
+                await other.reply(request, b"")
+
+        nursery.start_soon(serve)
+        with trio.fail_after(20):
+            await channel.call(b"", requests.name)
+        nursery.cancel_scope.cancel()
+
+    assert str(reply_to[0]).startswith("amq.rabbitmq.reply-to.")
+
+
 async def test_a_call_that_nobody_serves_is_unroutable(channel: Channel, name: str) -> None:
     with pytest.raises(Unroutable):
         await channel.call(b"hello?", name)

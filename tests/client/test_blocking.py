@@ -206,7 +206,8 @@ def test_calls_find_their_replies(connection: Connection, channel: Channel) -> N
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        assert channel.call(b"abc", requests.name).body == b"ABC"
+        asked = Properties(type="question")
+        assert channel.call(b"abc", requests.name, properties=asked).body == b"ABC"
     finally:
         deliveries.cancel()
         thread.join()

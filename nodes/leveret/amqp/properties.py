@@ -43,6 +43,7 @@ HEADER_MIN: Final = 14
 # Bits 1 and 0: the specification would let bit 0 announce a second word of flags, which no client
 # sends and RabbitMQ cannot read.
 _UNKNOWN: Final = 0b11
+_BEFORE_REPLY_TO: Final = ~(2 * REPLY_TO - 1)
 _CLASS_BASIC: Final = 60
 _HEAD: Final = Struct(">HHQH")
 _BODY_SIZE: Final = Struct(">Q")
@@ -89,6 +90,23 @@ def is_well_formed(header: bytes) -> bool:
     except (IndexError, struct.error):
         return False
     return at == size
+
+
+def with_reply_to(header: bytes, reply_to: str) -> bytes:
+    """The content header payload `header`, which has a reply_to, with another; else verbatim.
+
+    Raises:
+        ValueError: it is longer than 255 octets.
+    """
+    at = HEADER_MIN
+    for step in _steps(flags(header) & _BEFORE_REPLY_TO):
+        if step > 0:
+            at += step
+        elif step == _SHORTSTR:
+            at += 1 + header[at]
+        else:
+            at += 4 + _LENGTH.unpack_from(header, at)[0]
+    return header[:at] + encode_shortstr(reply_to) + header[at + 1 + header[at] :]
 
 
 @lru_cache(maxsize=256)
@@ -162,7 +180,10 @@ class Properties:
 
     @classmethod
     def decode(cls, header: bytes) -> Properties:
-        """A view over the content header payload `header`; decodes nothing yet."""
+        """A view over the content header payload `header`; decodes nothing yet.
+
+        It is for reading: to change something, take a `copy`.
+        """
         self = cls.__new__(cls)
         self._header = header
         return self
@@ -193,6 +214,17 @@ class Properties:
                     raise ValueError(f"{name}: {error}") from None
         parts[0] = _HEAD.pack(_CLASS_BASIC, 0, body_size, present)
         return b"".join(parts)
+
+    def copy(self) -> Properties:
+        """The same properties, to be changed.
+
+        Example:
+            >>> copy = Properties.decode(Properties(type="t").encode(0)).copy()
+            >>> copy.reply_to = "answers"
+            >>> copy
+            Properties(reply_to='answers', type='t')
+        """
+        return Properties(**{name: getattr(self, name) for name, _ in PROPERTIES})
 
     def __getattr__(self, name: str) -> object:
         # Called only for a slot that is still unset, that is in a view not yet decoded.

@@ -8,7 +8,7 @@ confirms go on meanwhile.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
@@ -18,9 +18,9 @@ from leveret.amqp import errors, spec
 from leveret.amqp.delivery import encode_get_ok, encode_record, encode_return
 from leveret.amqp.events import Ack, Publish
 from leveret.amqp.method import Method
-from leveret.amqp.properties import EXPIRATION, USER_ID, Properties, flags
+from leveret.amqp.properties import flags
 
-from . import operations
+from . import operations, reply_operations
 from .channel_entries import ConsumerEntry
 from .confirms import Confirms
 from .messages import (
@@ -37,7 +37,9 @@ from .messages import (
     tell,
     unseen,
 )
+from .published import LOOKED_AT, checked
 from .transaction import Settlement, Transaction
+from .unacked import Unacked, UnackedMessages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,26 +48,13 @@ if TYPE_CHECKING:
 
     from .connection import ConnectionActor
     from .numbering import Numbering
+    from .replies import Replies, ReplyConsumer
 
 ROUTES_MAX: Final = 1_024
 """Routes (exchange and routing key) whose checks a channel remembers; then it starts anew."""
 
 RUN_BYTES_MAX: Final = 1 << 20
 """A run of publishes goes to its exchange at this size, even if more with its route follow."""
-
-_CHECKED: Final = EXPIRATION | USER_ID
-"""Properties that a publish is refused for; without them the header is not decoded."""
-
-
-class Unacked:
-    """A delivered message that the client has not settled."""
-
-    __slots__ = ("consumer", "sequence", "uid")
-
-    def __init__(self, uid: int, sequence: int, consumer: LocalConsumer) -> None:
-        self.uid = uid
-        self.sequence = sequence
-        self.consumer = consumer
 
 
 class Channel:
@@ -90,6 +79,8 @@ class Channel:
         """For consumers to come."""
         self.consumers: dict[str, ConsumerEntry] = {}
         self.holders: dict[tuple[int, bool], ConsumerEntry] = {}
+        self.replies: ReplyConsumer | None = None
+        """The consumer of direct reply-to."""
         self.operation = trio.CancelScope()
         """Around the operation that is under way."""
         self.is_closed = False
@@ -111,7 +102,7 @@ class Channel:
         self._routes_version = 0
         """The directory's version of which `_routes` is."""
         self._tag = 0
-        self._unacked: OrderedDict[int, Unacked] = OrderedDict()
+        self._unacked = UnackedMessages()
         self._limit = 0
         """Unacknowledged messages of the whole channel; 0 is unlimited."""
         self._is_paused = False
@@ -208,7 +199,7 @@ class Channel:
                 self._roll_back()
                 self.write(spec.TxRollbackOk())
             case _:
-                operation = operations.of(method)
+                operation = reply_operations.of(self, method) or operations.of(method)
                 if operation is None:
                     raise errors.not_implemented(method.NAME)
                 self._operating = type(method)
@@ -240,8 +231,8 @@ class Channel:
                 self._routes.clear()
             known = self._routes[event.route] = (event.exchange, event.routing_key, actor)
         header = event.header
-        if flags(header) & _CHECKED:
-            self._check_properties(header)
+        if flags(header) & LOOKED_AT:
+            header = checked(header, user=self.connection.user, replies=self.replies)
         run = self._run
         if run is None or self._run_key != (event.route, event.mandatory):
             self.send_run()
@@ -266,17 +257,6 @@ class Channel:
         run.size_bytes += len(record)
         if run.size_bytes >= RUN_BYTES_MAX:
             self.send_run()
-
-    def _check_properties(self, header: bytes) -> None:
-        properties = Properties.decode(header)
-        if properties.user_id is not None and properties.user_id != self.connection.user:
-            message = (
-                f"user_id property set to '{properties.user_id}' "
-                f"but authenticated user was '{self.connection.user}'"
-            )
-            raise errors.precondition_failed(message)
-        if properties.expiration is not None:
-            operations.check_expiration(properties.expiration)
 
     def send_run(self) -> None:
         """Tell the exchange what was published so far, or hold it for the transaction."""
@@ -394,6 +374,16 @@ class Channel:
         self._counters.delivered += len(sequences)
         self.connection.written(message, len(sequences), size_bytes)
 
+    def deliver_replies(self, message: Replies) -> None:
+        """Write replies, unless their consumer is cancelled meanwhile."""
+        if message.consumer is not self.replies:
+            return
+        encoder, frame_max = message.consumer.encoder, self.connection.frame_max
+        for record in message.records:
+            self._tag += 1
+            encoder.append(self.connection.out, self._tag, False, record, frame_max)
+        self._counters.delivered += len(message.records)
+
     def holder(self, uid: int, *, no_ack: bool) -> ConsumerEntry:
         """Return what holds the messages that basic.get takes from a queue."""
         entry = self.holders.get((uid, no_ack))
@@ -450,6 +440,12 @@ class Channel:
             self._detach_leaving()
         return entry
 
+    def forget_replies(self) -> None:
+        """Take the consumer of direct reply-to out, if there is one."""
+        if self.replies is not None:
+            self.connection.services.directory.replies.forget(self.replies)
+            self.replies = None
+
     def cancelled(self, uid: int, consumer: LocalConsumer) -> None:
         """Take out a consumer that its queue does not serve any more, and tell the client."""
         entry = self._entry(uid, consumer)
@@ -468,6 +464,7 @@ class Channel:
         self.operation.cancel()
         self.send_run()
         self.settle_now()
+        self.forget_replies()
         for consumer, uid in self._leaving.items():
             self._tell_queue(uid, Detach(consumer))
         for entry in (*self.consumers.values(), *self.holders.values()):
@@ -514,7 +511,7 @@ class Channel:
         if self._transaction is not None:
             self._hold(self._transaction, tag, multiple=multiple, requeue=False)
             return
-        self._drop(self._take_unacked(tag, multiple=multiple))
+        self._drop(self._unacked.take(tag, multiple=multiple))
 
     def _drop(self, taken: Iterable[Unacked]) -> None:
         for unacked in taken:
@@ -524,12 +521,10 @@ class Channel:
         if self._transaction is not None:
             self._hold(self._transaction, tag, multiple=multiple, requeue=True)
             return
-        self._return(self._take_unacked(tag, multiple=multiple))
+        self._return(self._unacked.take(tag, multiple=multiple))
 
     def _return_all(self) -> None:
-        taken = list(self._unacked.values())
-        self._unacked.clear()
-        self._return(taken)
+        self._return(self._unacked.take_all())
 
     def _return(self, taken: Iterable[Unacked]) -> None:
         by_consumer: dict[LocalConsumer, tuple[int, list[int]]] = {}
@@ -537,30 +532,6 @@ class Channel:
             by_consumer.setdefault(unacked.consumer, (unacked.uid, []))[1].append(unacked.sequence)
         for consumer, (uid, sequences) in by_consumer.items():
             self._give_back(uid, consumer, sequences, delivered=True)
-
-    def _take_unacked(self, tag: int, *, multiple: bool) -> Sequence[Unacked]:
-        """Take what a settlement of `tag` means out of the unacknowledged messages.
-
-        Raises:
-            AmqpError: 406, there is no such delivery (any more).
-        """
-        if not multiple:
-            unacked = self._unacked.pop(tag, None)
-            if unacked is None:
-                raise errors.precondition_failed(f"unknown delivery tag {tag}")
-            return (unacked,)
-        if tag == 0:
-            taken = list(self._unacked.values())
-            self._unacked.clear()
-            return taken
-        if tag not in self._unacked:
-            raise errors.precondition_failed(f"unknown delivery tag {tag}")
-        taken = []
-        while True:
-            first, unacked = self._unacked.popitem(last=False)
-            taken.append(unacked)
-            if first == tag:
-                return taken
 
     def _unsettled(self) -> Iterator[Unacked]:
         """Yield what the queues have not been told of yet, settled in a transaction or not."""
@@ -644,14 +615,16 @@ class Channel:
         self.connection.unheld(transaction.cost_bytes)
         if transaction.settlements:
             # Settling up to a tag goes by the order of tags.
-            self._unacked = OrderedDict(sorted([*self._unacked.items(), *transaction.settled()]))
+            self._unacked = UnackedMessages(
+                sorted([*self._unacked.items(), *transaction.settled()])
+            )
         self._transaction = Transaction()
 
     def _hold(self, transaction: Transaction, tag: int, *, multiple: bool, requeue: bool) -> None:
         tags = [tag]
         if multiple:
             tags = list(takewhile(lambda one: not tag or one <= tag, self._unacked))
-        taken = self._take_unacked(tag, multiple=multiple)
+        taken = self._unacked.take(tag, multiple=multiple)
         transaction.settlements.append(Settlement(requeue, dict(zip(tags, taken, strict=True))))
 
     def _transactional(self) -> Transaction:

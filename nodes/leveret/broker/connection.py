@@ -36,6 +36,7 @@ from .messages import (
 )
 from .numbering import parse_numbering
 from .operations import error_of_refusal
+from .replies import Replies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -240,6 +241,11 @@ class ConnectionActor(Actor[object]):
                     channel.deliver(message)
             case OperationDone():
                 self._operated(message)
+            case Replies():
+                message.consumer.waiting_bytes -= message.size_bytes
+                channel = self._channels.get(message.consumer.channel)
+                if channel is not None:
+                    channel.deliver_replies(message)
             case Returned():
                 channel = self._channel_of(message.run)
                 if channel is not None:

@@ -20,6 +20,7 @@ from .home import AwayLog, HomeLog
 from .messages import Applied, Deleted, PeerDown, PeerMessage, PeerUp, RoleChanged, tell
 from .queue import QueueActor
 from .queue_seams import Desk
+from .replies import ReplyDesk
 from .shard import Shard
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Directory:
         self.boot = boot
         self.catalog = catalog
         self._routers = routers
+        self.replies = ReplyDesk(node=node, links=links)
         self._links = links
         self._supervisor = supervisor
         self._shards: dict[int, Shard] = {}
@@ -116,8 +118,11 @@ class Directory:
         """Return the actor of an exchange, or None if there is no such exchange."""
         ref = self._exchanges.get((vhost, name))
         if ref is None and self.catalog.model.exchange(vhost, name) is not None:
+            reply = None if name else partial(self.replies.publish, vhost)
             ref = self._spawn(
-                lambda: ExchangeActor(lambda: self._routers.router(vhost, name), self.queue),
+                lambda: ExchangeActor(
+                    lambda: self._routers.router(vhost, name), self.queue, reply=reply
+                ),
                 f"exchange {name!r} in {vhost!r}",
             )
             if ref is not None:

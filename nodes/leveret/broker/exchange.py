@@ -8,6 +8,7 @@ from leveret.actors import Actor
 
 from .headers import headers_of
 from .messages import PublishRun, Returned, tell
+from .replies import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,14 +26,23 @@ class ExchangeActor(Actor[PublishRun]):
     bind-ok finds the binding there.
     """
 
-    __slots__ = ("_queue", "_router")
+    __slots__ = ("_queue", "_reply", "_router")
 
     def __init__(
-        self, router: Callable[[], Router | None], queue: Callable[[int], Ref[QueueMessage] | None]
+        self,
+        router: Callable[[], Router | None],
+        queue: Callable[[int], Ref[QueueMessage] | None],
+        *,
+        reply: Callable[[PublishRun], None] | None = None,
     ) -> None:
-        """Route by what `router` gives (None: the exchange is deleted), to what `queue` finds."""
+        """Route by what `router` gives (None: the exchange is deleted), to what `queue` finds.
+
+        reply: takes the runs that go to a requester (see `replies`), if this is the default
+            exchange.
+        """
         self._router = router
         self._queue = queue
+        self._reply = reply
 
     def receive(self, run: PublishRun) -> None:
         """Route a run; where the headers decide, each of its messages alone."""
@@ -40,7 +50,9 @@ class ExchangeActor(Actor[PublishRun]):
         if router is None:
             run.end()
             return
-        if router.reads_headers and len(run.records) > 1:
+        if self._reply is not None and run.routing_key.startswith(PREFIX):
+            self._reply(run)
+        elif router.reads_headers and len(run.records) > 1:
             for single in run.split():
                 self._route(router, single)
         else:

@@ -45,6 +45,7 @@ CAPABILITIES: Final[dict[str, Value]] = {
     "consumer_priorities": True,
     "authentication_failure_close": True,
     "per_consumer_qos": True,
+    "direct_reply_to": True,
     # Ours: see docs/reference/amqp.md.
     "publisher_deduplication": True,
 }

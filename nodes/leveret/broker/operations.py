@@ -91,23 +91,6 @@ def error_of_refusal(refusal: Refusal) -> errors.AmqpError:
     return errors.internal_error()
 
 
-def check_expiration(text: str) -> None:
-    """Accept or refuse the expiration property of a message.
-
-    Raises:
-        AmqpError: 406, it is not a decimal number of milliseconds, 0 to 2**32 - 1.
-    """
-    if not text.isascii() or not text.removeprefix("-").removeprefix("+").isdigit():
-        raise errors.precondition_failed(f"invalid expiration '{text}': no_integer")
-    number = int(text)
-    if number < 0:
-        raise errors.precondition_failed(
-            f"invalid expiration '{text}': {{value_negative,{number}}}"
-        )
-    if number >= 2**32:
-        raise errors.precondition_failed(f"invalid expiration '{text}': {{value_too_big,{number}}}")
-
-
 # Exchanges
 
 
@@ -311,7 +294,7 @@ async def _declare_queue(channel: Channel, method: spec.QueueDeclare) -> Method 
     connection = channel.connection
     vhost, name = connection.vhost, method.queue
     if method.passive:
-        queue = await _find(channel, lambda: _queue(channel, name), _no_queue(channel, name))
+        queue = await _find(channel, lambda: _queue(channel, name), no_queue(channel, name))
     else:
         queue = await _make_queue(channel, method)
     _check_owner(channel, queue)
@@ -413,11 +396,11 @@ async def delete_queue(channel: Channel, queue: Queue) -> None:
 async def _purge_queue(channel: Channel, method: spec.QueuePurge) -> Method | None:
     name = _queue_name(channel, method.queue)
     _check(channel, "queue", name, "read")
-    queue = await _find(channel, lambda: _queue(channel, name), _no_queue(channel, name))
+    queue = await _find(channel, lambda: _queue(channel, name), no_queue(channel, name))
     _check_owner(channel, queue)
     count = await _ask(channel, queue, Purge())
     if count is None:
-        raise _no_queue(channel, name)
+        raise no_queue(channel, name)
     return None if method.nowait else spec.QueuePurgeOk(message_count=count)
 
 
@@ -431,10 +414,10 @@ async def _consume(channel: Channel, method: spec.BasicConsume) -> Method | None
     tag = method.consumer_tag
     if tag in channel.consumers:
         raise errors.not_allowed(f"attempt to reuse consumer tag '{tag}'")
-    queue = await _find(channel, lambda: _queue(channel, name), _no_queue(channel, name))
+    queue = await _find(channel, lambda: _queue(channel, name), no_queue(channel, name))
     _check_owner(channel, queue)
     if not tag:
-        tag = f"amq.ctag-{_unique(connection.services.random_bytes(16))}"
+        tag = make_consumer_tag(channel)
     priority = method.arguments.get("x-priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise errors.precondition_failed(
@@ -464,7 +447,7 @@ async def _consume(channel: Channel, method: spec.BasicConsume) -> Method | None
         ) from None
     except QueueGone:
         channel.forget_consumer(tag)
-        raise _no_queue(channel, name) from None
+        raise no_queue(channel, name) from None
     if method.nowait:
         channel.consumer_ready(tag)
         return None
@@ -488,7 +471,7 @@ async def _get(channel: Channel, method: spec.BasicGet) -> Method | None:
     _check(channel, "queue", name, "read")
     queue = _queue(channel, name)
     if queue is None:
-        queue = await _find(channel, lambda: _queue(channel, name), _no_queue(channel, name))
+        queue = await _find(channel, lambda: _queue(channel, name), no_queue(channel, name))
     _check_owner(channel, queue)
     entry = channel.holder(queue.uid, no_ack=method.no_ack)
     got = await _ask(channel, queue, Get(entry.consumer))
@@ -666,12 +649,18 @@ def _is_mine(channel: Channel, queue: Queue) -> bool:
     return (queue.home, queue.boot, queue.owner) == (directory.node, directory.boot, number)
 
 
-def _no_queue(channel: Channel, name: str) -> errors.AmqpError:
+def no_queue(channel: Channel, name: str) -> errors.AmqpError:
+    """Return what a client hears that names a queue which is not there."""
     return errors.not_found(f"no queue '{name}' in vhost '{channel.connection.vhost}'")
 
 
 def _no_majority() -> errors.AmqpError:
     return errors.resource_error("no majority of the cluster's nodes is reachable")
+
+
+def make_consumer_tag(channel: Channel) -> str:
+    """Return a tag for a consumer whose client gave it none."""
+    return f"amq.ctag-{_unique(channel.connection.services.random_bytes(16))}"
 
 
 def _unique(octets: bytes) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .channel import Unacked
     from .messages import PublishRun
+    from .unacked import Unacked
 
 
 class Settlement(NamedTuple):

@@ -446,7 +446,7 @@ class Channel(Declarations):
         core = self._core
         while True:
             number = f"{core.publisher}.{next(self._correlation)}"
-            asked = _copy(properties)
+            asked = Properties() if properties is None else properties.copy()
             asked.correlation_id = number
             asked.reply_to = core.connection.topology.resolve(self._reply_to)
             reply: Outcome[BaseMessage] = Outcome()
@@ -492,7 +492,7 @@ class Channel(Declarations):
         to = request.properties.reply_to
         if not to:
             raise Misuse("the request has no reply_to: its sender expects no reply")
-        answer = _copy(properties)
+        answer = Properties() if properties is None else properties.copy()
         answer.correlation_id = request.properties.correlation_id
         await self.publish(body, to, properties=answer)
 
@@ -523,8 +523,3 @@ def _octets(body: Body) -> bytes:
     if isinstance(body, str):
         raise TypeError("a body is bytes: encode the text, or use a Producer with a serializer")
     return bytes(body)
-
-
-def _copy(properties: Properties | None) -> Properties:
-    """A copy that may be changed."""
-    return Properties() if properties is None else Properties.decode(properties.encode(0))

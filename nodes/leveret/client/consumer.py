@@ -326,7 +326,7 @@ def _failures(message: Message) -> int:
 
 def _marked(message: Message, marks: Table) -> Properties:
     """The properties of a message with more headers, and where it was published first."""
-    properties = Properties.decode(message.properties.encode(0))
+    properties = message.properties.copy()
     origin: Table = {EXCHANGE: message.exchange, ROUTING_KEY: message.routing_key}
     properties.headers = {**origin, **message.headers, **marks}
     return properties

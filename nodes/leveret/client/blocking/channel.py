@@ -380,7 +380,7 @@ class Channel(Declarations):
         core, connection = self._core, self._connection
         while True:
             number = f"{core.publisher}.{next(self._correlation)}"
-            asked = _copy(properties)
+            asked = Properties() if properties is None else properties.copy()
             asked.correlation_id = number
             asked.reply_to = core.connection.topology.resolve(self._reply_to)
             reply: Outcome[BaseMessage] = Outcome()
@@ -420,7 +420,7 @@ class Channel(Declarations):
         to = request.properties.reply_to
         if not to:
             raise Misuse("the request has no reply_to: its sender expects no reply")
-        answer = _copy(properties)
+        answer = Properties() if properties is None else properties.copy()
         answer.correlation_id = request.properties.correlation_id
         self.publish(body, to, properties=answer)
 
@@ -453,8 +453,3 @@ def _octets(body: Body) -> bytes:
     if isinstance(body, str):
         raise TypeError("a body is bytes: encode the text, or use a Producer with a serializer")
     return bytes(body)
-
-
-def _copy(properties: Properties | None) -> Properties:
-    """A copy that may be changed."""
-    return Properties() if properties is None else Properties.decode(properties.encode(0))
