@@ -174,7 +174,16 @@ class Access:
             raise LoginRefused(f"user '{name}' - invalid credentials")
         if not await self._is_verified(user, user.password, password):
             raise LoginRefused(f"user '{name}' - invalid credentials")
-        user = self._model.user(name)  # it may have changed while its password was hashed
+        # It may have changed while its password was hashed.
+        return self.identify(name, is_loopback=is_loopback)
+
+    def identify(self, name: str, *, is_loopback: bool) -> User:
+        """Return the user of a client that has proved by other means to have this name.
+
+        Raises:
+            LoginRefused: the text says why, for the log.
+        """
+        user = self._model.user(name)
         if user is None:
             raise LoginRefused(f"user '{name}' - invalid credentials")
         if user.loopback_only and self._keeps_loopback and not is_loopback:

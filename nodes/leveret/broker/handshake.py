@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from leveret.amqp import Method, ServerConnection
     from leveret.amqp.events import Event
     from leveret.amqp.fields import Value
+    from leveret.catalog.model import User
 
     from .access import Access
     from .streams import ClientStream
@@ -123,13 +124,20 @@ class Handshake:
         access: Access,
         is_loopback: bool,
         name: str,
+        certified: Callable[[], str] | None = None,
     ) -> None:
+        """Begin with a connected client.
+
+        certified: gives the name of the user in the client's certificate, or raises LoginRefused;
+            None: no certificate was asked for, and EXTERNAL is not offered.
+        """
         self._stream = stream
         self._protocol = protocol
         self._greeting = greeting
         self._access = access
         self._is_loopback = is_loopback
         self._name = name
+        self._certified = certified
         self._events: deque[Event] = deque()
 
     async def run(self, number: int) -> tuple[Session, list[Event]]:
@@ -180,15 +188,16 @@ class Handshake:
                 version_major=0,
                 version_minor=9,
                 server_properties=self._greeting.properties,
-                mechanisms=b"AMQPLAIN PLAIN",
+                mechanisms=b"AMQPLAIN PLAIN"
+                if self._certified is None
+                else b"EXTERNAL AMQPLAIN PLAIN",
                 locales=b"en_US",
             )
         )
 
     async def _log_in(self, start_ok: spec.ConnectionStartOk) -> str:
         try:
-            name, password = _credentials(start_ok.mechanism, start_ok.response)
-            user = await self._access.authenticate(name, password, is_loopback=self._is_loopback)
+            user = await self._authenticate(start_ok.mechanism, start_ok.response)
         except LoginRefused as error:
             log.warning("login refused", extra={"connection": self._name, "reason": str(error)})
         else:
@@ -209,6 +218,18 @@ class Handshake:
                 )
             )
         raise HandshakeFailed
+
+    async def _authenticate(self, mechanism: str, response: bytes) -> User:
+        """Return who it is.
+
+        Raises:
+            LoginRefused: nobody, for the reason that the text says.
+        """
+        if mechanism == "EXTERNAL" and self._certified is not None:
+            # The response would name another user to act for: RabbitMQ takes no notice of it.
+            return self._access.identify(self._certified(), is_loopback=self._is_loopback)
+        name, password = _credentials(mechanism, response)
+        return await self._access.authenticate(name, password, is_loopback=self._is_loopback)
 
     async def _fail(self, error: errors.AmqpError) -> None:
         log.warning("connection refused", extra={"connection": self._name, "reason": str(error)})

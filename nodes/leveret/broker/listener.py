@@ -6,6 +6,8 @@ import errno
 import ipaddress
 import logging
 import socket
+import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -13,6 +15,7 @@ import trio
 from leveret.actors import Actor, ActorStopped, Ref, supervise
 from leveret.amqp import ServerConnection
 
+from .certificates import DISTINGUISHED_NAME, user_of
 from .connection import Blocked, ConnectionActor, HungUp, Received, Services, Shutdown
 from .flow import Flow
 from .handshake import Greeting, Handshake, HandshakeFailed
@@ -20,7 +23,6 @@ from .messages import tell
 from .streams import GONE, ClientStream, TcpStream, TlsStream
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from leveret.transport import Sockets
@@ -51,6 +53,7 @@ class ListenerConfig:
         message_size_max: int,
         in_flight_bytes_max: int,
         backlog: int,
+        login_from: str = DISTINGUISHED_NAME,
     ) -> None:
         self.handshake_timeout_s = handshake_timeout_s
         self.tls_handshake_timeout_s = tls_handshake_timeout_s
@@ -59,6 +62,7 @@ class ListenerConfig:
         self.message_size_max = message_size_max
         self.in_flight_bytes_max = in_flight_bytes_max
         self.backlog = backlog
+        self.login_from = login_from
 
 
 class Listener:
@@ -173,6 +177,7 @@ class Listener:
     ) -> None:
         name = f"{address[0]}:{address[1]} -> {_shown(client.getsockname())}"
         stream: ClientStream
+        certified: Callable[[], str] | None = None
         try:
             self._unauthenticated += 1
             try:
@@ -182,6 +187,8 @@ class Listener:
                     stream = secured = TlsStream(client, tls)
                     with trio.fail_after(self._config.tls_handshake_timeout_s):
                         await secured.shake_hands()
+                    if tls.verify_mode is not ssl.CERT_NONE:
+                        certified = partial(user_of, secured.certificate, self._config.login_from)
                 protocol = ServerConnection(message_size_max=self._config.message_size_max)
                 self._number += 1
                 handshake = Handshake(
@@ -191,6 +198,7 @@ class Listener:
                     access=self._services.access,
                     is_loopback=_is_loopback(address[0]),
                     name=name,
+                    certified=certified,
                 )
                 with trio.fail_after(self._config.handshake_timeout_s):
                     session, ahead = await handshake.run(self._number)

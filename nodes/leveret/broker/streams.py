@@ -77,6 +77,12 @@ class TlsStream:
         """Perform the TLS handshake; raises one of `GONE`."""
         await self._stream.do_handshake()
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the client showed, verified, in DER form; None if it did not."""
+        found: bytes | None = self._stream.getpeercert(binary_form=True)
+        return found
+
     async def send_all(self, data: bytes) -> None:
         """Send all of `data`."""
         await self._stream.send_all(data)

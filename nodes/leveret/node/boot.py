@@ -499,6 +499,7 @@ def _listener_config(config: NodeConfig) -> ListenerConfig:
         message_size_max=config.amqp.max_message_size_bytes,
         in_flight_bytes_max=config.limits.in_flight_bytes,
         backlog=config.amqp.backlog,
+        login_from=config.amqp.tls_login_from,
     )
 
 

@@ -139,6 +139,13 @@ class AmqpSection:
         "Whether clients must show a certificate of `tls_ca`.",
         choices=("none", "optional", "required"),
     )
+    tls_login_from: str = setting(
+        "distinguished_name",
+        TEXT,
+        "Part of the client's certificate that names its user, for the mechanism EXTERNAL; offered"
+        " where `tls_verify` asks for certificates. RabbitMQ's `ssl_cert_login_from`.",
+        choices=("distinguished_name", "common_name"),
+    )
     heartbeat_s: int = setting(
         60,
         WHOLE_SECONDS,
