@@ -205,6 +205,13 @@ def test_other_nodes_are_let_in_off_loopback_only_with_tls(tmp_path: Path) -> No
     assert "only with TLS" in found[0]
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0:5672", "[::]:5672", "mq.example.org:0"])
+def test_what_clients_are_told_is_an_address_to_connect_to(tmp_path: Path, address: str) -> None:
+    (found,) = problems(tmp_path, LEVERET_AMQP_ADVERTISE=f"mq.example.org:5672,{address}")
+
+    assert "give an address that they can connect to" in found
+
+
 def test_a_heartbeat_must_fit_twice_into_the_election_timeout(tmp_path: Path) -> None:
     found = problems(tmp_path, LEVERET_CONSENSUS_HEARTBEAT_S="250ms")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from leveret.node.settings import Setting, setting, settings_of
@@ -145,6 +146,19 @@ class AmqpSection:
         "Part of the client's certificate that names its user, for the mechanism EXTERNAL; offered"
         " where `tls_verify` asks for certificates. RabbitMQ's `ssl_cert_login_from`.",
         choices=("distinguished_name", "common_name"),
+    )
+    advertise: tuple[Address, ...] = setting(
+        (),
+        ADDRESSES,
+        "Where clients are told that they reach this node without TLS, from wherever they are: for"
+        " a node behind a balancer, in a container, or on all addresses of its machine.",
+        default_text="`listen`, with the host of `peers.listen` in place of `0.0.0.0`",
+    )
+    tls_advertise: tuple[Address, ...] = setting(
+        (),
+        ADDRESSES,
+        "The same with TLS; the name is one in the certificate.",
+        default_text="`tls_listen`, likewise",
     )
     heartbeat_s: int = setting(
         60,
@@ -418,6 +432,14 @@ SETTINGS: dict[str, Setting] = {
     for key, described in settings_of(kind)
 }
 """Each setting by its full name, in the order of the documentation."""
+
+
+def is_any(host: str) -> bool:
+    """Say whether `host` stands for all addresses of a machine; nobody can connect to that."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def environment_name(name: str) -> str:

@@ -27,6 +27,7 @@ from leveret.node.config import (
     PeersSection,
     StorageSection,
     environment_name,
+    is_any,
 )
 from leveret.node.settings import settings_of
 from leveret.node.units import FILE, FOLDER
@@ -317,6 +318,9 @@ def _check_tls(config: NodeConfig, wrong: Callable[[str, str], None]) -> None:
             "other nodes are let in off loopback only with TLS; give peers.tls_ca,"
             " peers.tls_certificate and peers.tls_key, or listen on 127.0.0.1",
         )
+    for key in ("advertise", "tls_advertise"):
+        if any(is_any(address.host) or not address.port for address in getattr(amqp, key)):
+            wrong(f"amqp.{key}", "is told to clients; give an address that they can connect to")
     if not (amqp.listen or amqp.tls_listen):
         wrong("amqp.listen", "clients need a port; give an address here or in amqp.tls_listen")
     if amqp.tls_listen:

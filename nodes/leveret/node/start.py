@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -13,6 +12,7 @@ from leveret.catalog import CatalogTimeout
 from leveret.catalog.commands import Bootstrap, RegisterNode
 from leveret.transport.identity import Address
 
+from .config import is_any
 from .definitions import Definitions, read_definitions
 from .membership import MembershipError
 
@@ -95,21 +95,16 @@ async def register(
 def client_urls(amqp: AmqpSection, peer: Address) -> tuple[str, ...]:
     """Return the URLs at which clients reach a node that other nodes reach at `peer`.
 
-    A node that listens on all its addresses is reached at the host that the other nodes use.
+    Where the configuration does not say, a node that listens on all its addresses is reached at
+    the host that the other nodes use.
     """
-    plain = [("amqp", address) for address in amqp.listen]
-    secured = [("amqps", address) for address in amqp.tls_listen]
-    return tuple(
-        f"{scheme}://{Address(peer.host, address.port) if _is_any(address.host) else address}"
-        for scheme, address in plain + secured
-    )
 
+    def reached(listen: Collection[Address]) -> list[Address]:
+        return [Address(peer.host, at.port) if is_any(at.host) else at for at in listen]
 
-def _is_any(host: str) -> bool:
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False
+    plain = amqp.advertise or reached(amqp.listen)
+    secured = amqp.tls_advertise or reached(amqp.tls_listen)
+    return (*(f"amqp://{address}" for address in plain), *(f"amqps://{at}" for at in secured))
 
 
 def _check_shards(config: NodeConfig, catalog: Catalog) -> None:
