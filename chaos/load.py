@@ -14,6 +14,8 @@ import pika
 from pika.channel import Channel
 
 BODY_BYTES = 1024
+WITHIN_S = 30.0
+"""How long what is waited for may take; some seconds on a machine that has nothing else to do."""
 _DIGITS = 12
 
 
@@ -70,7 +72,7 @@ class _Client:
             if not is_so():
                 raise LoadEnded(f"no {what}: {self.ended or f'not within {within_s} s'}; {self}")
 
-    def wait_ended(self, *, within_s: float = 15.0) -> str:
+    def wait_ended(self, *, within_s: float = WITHIN_S) -> str:
         """Wait until the connection is over, and return why."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.ended is not None, within_s):
@@ -171,11 +173,11 @@ class Publisher(_Client):
             f" {len(self._outstanding)} outstanding, blocked: {self.is_blocked}"
         )
 
-    def wait_confirmed(self, count: int, *, within_s: float = 15.0) -> None:
+    def wait_confirmed(self, count: int, *, within_s: float = WITHIN_S) -> None:
         """Wait until so many messages are confirmed. Raises LoadEnded."""
         self.wait(f"{count} confirms", lambda: len(self.confirmed) >= count, within_s=within_s)
 
-    def finish(self, *, within_s: float = 15.0) -> None:
+    def finish(self, *, within_s: float = WITHIN_S) -> None:
         """Publish no more, wait until all is confirmed, and close. Raises LoadEnded."""
         self._stopping = True
         self.wait("last confirm", self._is_done, within_s=within_s)
@@ -262,11 +264,11 @@ class Consumer(_Client):
         """Say how far it is."""
         return f"{len(self.deliveries)} deliveries, {len(self.distinct)} different"
 
-    def wait_consuming(self, *, within_s: float = 15.0) -> None:
+    def wait_consuming(self, *, within_s: float = WITHIN_S) -> None:
         """Wait for consume-ok. Raises LoadEnded."""
         self.wait("consume-ok", lambda: self._consumes, within_s=within_s)
 
-    def wait_distinct(self, count: int, *, within_s: float = 15.0) -> None:
+    def wait_distinct(self, count: int, *, within_s: float = WITHIN_S) -> None:
         """Wait until so many different messages came. Raises LoadEnded."""
         self.wait(f"{count} messages", lambda: len(self.distinct) >= count, within_s=within_s)
 

@@ -71,7 +71,7 @@ def drain(cluster: Cluster, place: int, queue: str, count: int) -> list[bytes]:
     bodies: list[bytes] = []
     with pika.BlockingConnection(pika.URLParameters(cluster.url(place))) as connection:
         channel = connection.channel()
-        for method, _, body in channel.consume(queue, inactivity_timeout=15):
+        for method, _, body in channel.consume(queue, inactivity_timeout=30):
             assert method is not None, f"only {len(bodies)} of {count} came"
             channel.basic_ack(method.delivery_tag)
             bodies.append(body)
@@ -80,11 +80,6 @@ def drain(cluster: Cluster, place: int, queue: str, count: int) -> list[bytes]:
     return bodies
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="confirms stall in one run of five when the next node dies right behind an install:"
-    " the first open end of docs/internals/status.md",
-)
 @pytest.mark.parametrize("harm", [empty, rot])
 def test_each_disk_may_be_lost_in_turn(
     harm: Callable[[LeveretProcess], None],
@@ -105,7 +100,7 @@ def test_each_disk_may_be_lost_in_turn(
         fragile.heal()
         publisher.wait_confirmed(len(publisher.confirmed) + 300)
         publisher.finish()
-        consumer.wait("all", lambda: consumer.distinct >= set(publisher.confirmed), within_s=15)  # noqa: B023
+        consumer.wait("all", lambda: consumer.distinct >= set(publisher.confirmed), within_s=30)  # noqa: B023
         consumer.close()
         published = publisher.next
         confirmed += publisher.confirmed

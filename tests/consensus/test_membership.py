@@ -20,6 +20,9 @@ from leveret.transport import NodeId
 from tests.consensus.replicas_world import ALL, ONE, THREE, TWO, Submitter, World, until, world
 
 FOUR, FIVE = NodeId(4), NodeId(5)
+TRIMMED_SOON = ReplicasConfig(
+    group=GroupConfig(snapshot_entries=10), snapshot_check_s=0.1, spread_s=1e6
+)
 
 members = st.dictionaries(st.integers(1, 6).map(NodeId), st.integers(0, 3), max_size=5)
 configurations = st.builds(
@@ -252,6 +255,38 @@ async def test_a_wiped_member_comes_back_as_learner_and_then_votes(
         assert work.sent == it[victim].book.lines
 
 
+async def test_a_wiped_member_is_no_voter_by_what_a_snapshot_says_of_its_lost_disk(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A node serves clients once it votes; so whoever sees it serve may let another one go."""
+    async with world(config=TRIMMED_SOON) as it:
+        leader = await it.leader()
+        victim = next(node for node in ALL if node != leader.node)
+        work = Submitter()
+        for _ in range(40):
+            work.submit(leader)
+            await until(work.is_done)
+        await until(lambda: leader.group.status().first_index > 20)
+        await it.kill(victim)
+        await it.wipe(victim)
+        # It gets a snapshot of the time before, and for a while nothing behind it.
+        it.net.lose = lambda _, target, payload: (
+            target == victim
+            and kind_of(payload) == 1
+            and bool(it[victim].group.configuration.voters)
+        )
+        it.net.connect(*ALL)
+        it.desired = {node: it.incarnation(node) for node in ALL}
+        await until(lambda: victim in it[victim].group.configuration.voters)
+
+        assert not it[victim].replicas.are_voters([victim])
+        assert victim not in leader.group.configuration.voters
+
+        it.net.lose = lambda *_: False
+        await until(lambda: it[victim].replicas.are_voters([victim]))
+        assert 1 == leader.group.configuration.voters[victim]
+
+
 async def test_a_leader_that_is_to_leave_hands_over_first(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -289,10 +324,7 @@ async def test_nobody_is_removed_who_is_needed_for_a_majority(
 async def test_a_member_that_was_away_for_long_gets_a_snapshot_and_all_that_lives(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    config = ReplicasConfig(
-        group=GroupConfig(snapshot_entries=10), snapshot_check_s=0.1, spread_s=1e6
-    )
-    async with world(config=config) as it:
+    async with world(config=TRIMMED_SOON) as it:
         leader = await it.leader()
         away = it[next(node for node in ALL if node != leader.node)]
         own = Submitter()
@@ -321,10 +353,7 @@ async def test_a_member_that_was_away_for_long_gets_a_snapshot_and_all_that_live
 async def test_a_crash_at_any_moment_of_an_install_leaves_a_member_that_goes_on(
     power: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    config = ReplicasConfig(
-        group=GroupConfig(snapshot_entries=10), snapshot_check_s=0.1, spread_s=1e6
-    )
-    async with world(config=config) as it:
+    async with world(config=TRIMMED_SOON) as it:
         leader = await it.leader()
         away = next(node for node in ALL if node != leader.node)
         work = Submitter()
@@ -352,10 +381,7 @@ async def test_a_crash_at_any_moment_of_an_install_leaves_a_member_that_goes_on(
 async def test_a_command_that_only_a_snapshot_tells_of_is_answered_unknown(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    config = ReplicasConfig(
-        group=GroupConfig(snapshot_entries=10), snapshot_check_s=0.1, spread_s=1e6
-    )
-    async with world(config=config) as it:
+    async with world(config=TRIMMED_SOON) as it:
         leader = await it.leader()
         away = it[next(node for node in ALL if node != leader.node)]
         # It hears nothing of what is appended, but is heard.

@@ -101,6 +101,7 @@ class Replicas:
         config: ReplicasConfig | None = None,
     ) -> None:
         self._node = node
+        self._incarnation = incarnation
         self._peers = peers
         self._config = config or ReplicasConfig()
         self._asked_s: dict[int, float] = {}
@@ -155,8 +156,17 @@ class Replicas:
                 self._tell(group, TICK)  # alone it stands for election at once
 
     def are_voters(self, nodes: Collection[NodeId]) -> bool:
-        """Whether all of `nodes` are voters of every group, as far as this node knows."""
-        return all(group.configuration.voters.keys() >= set(nodes) for group in self.groups)
+        """Whether all of `nodes` are voters of every group, as far as this node knows.
+
+        Itself only in its present incarnation: a snapshot may be of a time before its disk was
+        lost, and says that it votes.
+        """
+        voters = (group.configuration.voters for group in self.groups)
+        return all(
+            known.keys() >= set(nodes)
+            and (self._node not in nodes or known[self._node] == self._incarnation)
+            for known in voters
+        )
 
     async def run(
         self,

@@ -276,7 +276,6 @@ async def _run(
         )
     except (CorruptSnapshot, BadSnapshot) as error:
         raise _DamagedFolder(error) from error
-    was_fresh = replicas.is_fresh
     catalog = Catalog(replicas.groups[0], catalog_machine)
     introductions = Introductions(
         peers,
@@ -404,9 +403,9 @@ async def _run(
                     introductions=introductions,
                 )
                 await register(config, member, catalog, boot, outside)
-                if was_fresh:
-                    # What is confirmed from now on is on a majority of the cluster as it is meant.
-                    await until_voters(replicas, member.members if is_founder else [node])
+                # What is confirmed from now on is on a majority of the cluster as it is meant. A
+                # folder that was new a moment ago, and is no longer, may not vote yet either.
+                await until_voters(replicas, member.members if is_founder else [node])
                 return True
 
             if await unless_stopped(stop, begin):
