@@ -27,7 +27,7 @@ from leveret.client import (
     Serializer,
     Unroutable,
 )
-from leveret.client.consumer import ATTEMPTS, ERROR, ORIGIN, ROUTING_KEY
+from leveret.client.handling import ATTEMPTS, ERROR, ORIGIN, ROUTING_KEY
 from tests.client.conftest import fake_connect
 from tests.client.fake_broker import FakeCluster
 

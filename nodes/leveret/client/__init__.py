@@ -16,7 +16,7 @@ from leveret.amqp import Properties
 
 from .channel import Channel
 from .connection import Connection, connect
-from .consumer import Consumer, ConsumerStatistics, Retry
+from .consumer import Consumer
 from .deliveries import Deliveries
 from .errors import (
     AccessRefused,
@@ -42,8 +42,10 @@ from .errors import (
     Unroutable,
     VirtualHostRefused,
 )
+from .handling import ConsumerStatistics, Retry
 from .message import Message
-from .producer import Producer, ProducerStatistics
+from .outgoing import ProducerStatistics
+from .producer import Producer
 from .publisher import Publisher
 from .results import ConnectionStatistics, Guarantee, Queue
 from .serializers import JSON, MSGPACK, RAW, Serializer

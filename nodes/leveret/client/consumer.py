@@ -1,31 +1,31 @@
 """Consuming for people: values to a handler, so many at a time, again if it fails, and a clean end.
 
-What a failed message goes through: it stays with this consumer, unacknowledged, for the delay;
-then it is published to the tail of its queue with one more attempt in its headers, and when that
-is confirmed the old one is acknowledged. So a delay needs nothing of the broker, a crash loses
-nothing, and other messages are not held up. When its attempts are used up it goes to the queue for
-dead letters, or is rejected, which dead-letters it if its queue says so.
+What becomes of a failed message is said in `handling`.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
-from leveret.amqp import Properties
-
 from . import tracing
 from .errors import ClientError, NotFound
-from .serializers import ALL, RAW, Serializer
+from .handling import (
+    ConsumerStatistics,
+    Retry,
+    Undecodable,
+    dead_letter,
+    failures_of,
+    once_more,
+    value_of,
+)
+from .serializers import ALL, Serializer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-
-    from leveret.amqp.fields import Table
 
     from .channel import Channel
     from .connection import Connection
@@ -34,69 +34,6 @@ if TYPE_CHECKING:
     Handler = Callable[[object, Message], Awaitable[None]]
 
 log = logging.getLogger("leveret.client")
-
-ATTEMPTS: Final = "x-leveret-attempts"
-"""Header: how often handling the message has failed."""
-ERROR: Final = "x-leveret-error"
-"""Header of a dead letter: the last failure, in words."""
-ORIGIN: Final = "x-leveret-queue"
-"""Header of a dead letter: the queue that it was in."""
-EXCHANGE: Final = "x-leveret-exchange"
-ROUTING_KEY: Final = "x-leveret-routing-key"
-"""Headers of a message that was published again: where it was published first."""
-_ERROR_MAX: Final = 1_000
-
-
-@dataclass(frozen=True)
-class Retry:
-    """How often a failed message is handled again, and when.
-
-    attempts: handlings in all, 1 for no retry. delay_s: before the second one; each further delay
-    is `factor` times as long, up to `delay_max_s`. jitter: the part of a delay that is drawn.
-
-    Example:
-        >>> retry = Retry(attempts=5, delay_s=1, factor=3, delay_max_s=5, jitter=0)
-        >>> [retry.delay(failures, Random(1)) for failures in (1, 2, 3)]
-        [1.0, 3.0, 5.0]
-    """
-
-    attempts: int = 5
-    delay_s: float = 1.0
-    factor: float = 2.0
-    delay_max_s: float = 60.0
-    jitter: float = 0.2
-
-    def delay(self, failures: int, rng: Random) -> float:
-        """Seconds before the next attempt after so many failures.
-
-        Example:
-            >>> 0.8 <= Retry(delay_s=1, jitter=0.2).delay(1, Random(1)) <= 1
-            True
-        """
-        full = min(self.delay_s * self.factor ** (failures - 1), self.delay_max_s)
-        return full * (1 - self.jitter * rng.random())
-
-
-@dataclass(frozen=True)
-class ConsumerStatistics:
-    """Counters of a consumer, and what it is at.
-
-    Example:
-        >>> ConsumerStatistics(3, 2, 1, 1, 0, 0, 0).succeeded
-        2
-    """
-
-    received: int
-    succeeded: int
-    failed: int
-    """Handlings that raised."""
-    retried: int
-    """Messages that were published again for another attempt."""
-    dead: int
-    """Messages that were given up."""
-    running: int
-    held: int
-    """Messages that wait for their next attempt."""
 
 
 class Consumer:
@@ -256,14 +193,14 @@ class Consumer:
                     await message.ack()
                 return
             self._failed += 1
-            failures = _failures(message) + 1
+            failures = failures_of(message) + 1
             log.warning(
                 "message not handled",
                 extra={"queue": self._queue, "failures": failures, "error": error},
             )
             if message.is_settled:
                 return
-            if isinstance(error, _Undecodable) or failures >= self._retry.attempts:
+            if isinstance(error, Undecodable) or failures >= self._retry.attempts:
                 await self._give_up(channel, message, failures, error)
             else:
                 await self._try_again(channel, message, failures)
@@ -273,11 +210,10 @@ class Consumer:
 
     async def _attempt(self, message: Message) -> Exception | None:
         """Run the handler; what it raised."""
-        content_type = message.properties.content_type or ""
         try:
-            value = self._serializers.get(content_type, RAW).decode(message.body)
-        except (TypeError, ValueError) as error:
-            return _Undecodable(f"a body that is not {content_type}: {error}")
+            value = value_of(message, self._serializers)
+        except Undecodable as error:
+            return error
         try:
             with tracing.extracted(message.headers):
                 await self._handler(value, message)
@@ -293,9 +229,7 @@ class Consumer:
         if self._stopping.is_set():
             await message.nack()
             return
-        await channel.publish(
-            message.body, self._queue, properties=_marked(message, {ATTEMPTS: failures})
-        )
+        await channel.publish(message.body, self._queue, properties=once_more(message, failures))
         await message.ack()
         self._retried += 1
 
@@ -306,27 +240,8 @@ class Consumer:
         if not self._dead_letter:
             await message.reject()
             return
-        text = f"{type(error).__name__}: {error}"[:_ERROR_MAX]
-        marks: Table = {ATTEMPTS: failures, ERROR: text, ORIGIN: self._queue}
+        properties = dead_letter(message, failures, error, self._queue)
         await channel.publish(
-            message.body, self._dead_letter, properties=_marked(message, marks), mandatory=True
+            message.body, self._dead_letter, properties=properties, mandatory=True
         )
         await message.ack()
-
-
-class _Undecodable(ValueError):
-    """The body is not what its content type says; another attempt would find the same."""
-
-
-def _failures(message: Message) -> int:
-    """How often handling a message has failed before."""
-    failures = message.headers.get(ATTEMPTS, 0)
-    return failures if isinstance(failures, int) else 0
-
-
-def _marked(message: Message, marks: Table) -> Properties:
-    """The properties of a message with more headers, and where it was published first."""
-    properties = message.properties.copy()
-    origin: Table = {EXCHANGE: message.exchange, ROUTING_KEY: message.routing_key}
-    properties.headers = {**origin, **message.headers, **marks}
-    return properties

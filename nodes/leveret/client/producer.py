@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import trio
 
-from leveret.amqp import Properties
-
-from . import tracing
 from .errors import Misuse
+from .outgoing import Form, Pace, ProducerStatistics
 from .serializers import JSON, Serializer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping
     from types import TracebackType
 
-    from leveret.amqp.fields import Table, Value
+    from leveret.amqp import Properties
+    from leveret.amqp.fields import Value
 
     from .channel import Channel
     from .connection import Connection
     from .publisher import Publisher
-
-
-@dataclass(frozen=True)
-class ProducerStatistics:
-    """Counters of a producer.
-
-    Example:
-        >>> ProducerStatistics(sent=3, confirmed=2, failed=0, in_flight=1).in_flight
-        1
-    """
-
-    sent: int
-    confirmed: int
-    failed: int
-    in_flight: int
-    """Messages that were sent and are not confirmed yet."""
 
 
 class Producer:
@@ -77,19 +59,13 @@ class Producer:
         mandatory: bool = True,
         propagates: bool = True,
     ) -> None:
-        if rate_per_s <= 0 or burst < 1:
-            raise ValueError("a rate is above 0 messages a second, and a burst 1 or more")
         self._connection = connection
         self._routing_key = routing_key
         self._exchange = exchange
-        self._serializer = serializer
         self._window = window
-        self._interval_s = 1 / rate_per_s
-        self._burst = burst
         self._mandatory = mandatory
-        self._propagates = propagates and tracing.is_available
-        self._plain = Properties(content_type=serializer.content_type, delivery_mode=2)
-        self._next_at = float("-inf")
+        self._form = Form(serializer, propagates=propagates)
+        self._pace = Pace(rate_per_s, burst)
         self._sent = 0
         self._channel: Channel | None = None
         self._open: Publisher | None = None
@@ -105,7 +81,7 @@ class Producer:
         self._open = self._channel.publisher(
             self._routing_key,
             exchange=self._exchange,
-            properties=self._plain,
+            properties=self._form.plain,
             mandatory=self._mandatory,
             window=self._window,
         )
@@ -152,11 +128,12 @@ class Producer:
             >>> trio.run(main)
             NO_ROUTE
         """
-        body = self._serializer.encode(value)
-        await self._pace()
+        body = self._form.encode(value)
+        if self._pace.is_limited:
+            await trio.sleep_until(self._pace.turn(trio.current_time()))
         self._sent += 1
         await self._publisher.send(
-            body, routing_key, properties=properties or self._properties(headers)
+            body, routing_key, properties=properties or self._form.properties(headers)
         )
 
     async def send_all(self, values: Iterable[object] | AsyncIterable[object]) -> int:
@@ -226,26 +203,4 @@ class Producer:
             confirmed=publisher.confirmed,
             failed=len(publisher.failed),
             in_flight=publisher.in_flight,
-        )
-
-    async def _pace(self) -> None:
-        """Wait for this message's turn."""
-        if not self._interval_s:
-            return
-        now = trio.current_time()
-        earliest = now - (self._burst - 1) * self._interval_s
-        turn = max(self._next_at, earliest)
-        self._next_at = turn + self._interval_s
-        if turn > now:
-            await trio.sleep_until(turn)
-
-    def _properties(self, headers: Mapping[str, Value] | None) -> Properties | None:
-        """The properties for one message; None stands for those that all have."""
-        table: Table = dict(headers or {})
-        if self._propagates:
-            tracing.inject(table)
-        if not table:
-            return None
-        return Properties(
-            content_type=self._serializer.content_type, delivery_mode=2, headers=table
         )
