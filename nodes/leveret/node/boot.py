@@ -36,6 +36,7 @@ from leveret.consensus import (
     BadSnapshot,
     EngineConfig,
     GroupConfig,
+    Machine,
     Replicas,
     ReplicasConfig,
 )
@@ -260,6 +261,7 @@ async def _run(
     admin = Admin(node, peers, controls)
     catalog_machine = CatalogMachine()
     shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
+    machines: list[Machine] = [catalog_machine, *shard_machines]
     try:
         replicas = Replicas(
             node=node,
@@ -268,7 +270,7 @@ async def _run(
             boot=boot,
             journal=journal,
             snapshots=Snapshots(disk),
-            machines=[catalog_machine, *shard_machines],
+            machines=machines,
             peers=peers,
             wall_clock_ms=outside.wall_clock_ms,
             rng=rng,
@@ -359,6 +361,7 @@ async def _run(
                 alarms=alarms,
                 peers=peers,
                 replicas=replicas,
+                machines=machines,
                 catalog=catalog,
                 directory=directory,
                 listener=listener,

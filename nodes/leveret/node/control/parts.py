@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from leveret.broker.directory import Directory
     from leveret.broker.listener import Listener
     from leveret.catalog import Catalog
-    from leveret.consensus import Replicas
+    from leveret.consensus import Machine, Replicas
     from leveret.node.alarms import Alarms
     from leveret.node.config import NodeConfig
     from leveret.node.endpoints import Endpoints
@@ -32,6 +33,8 @@ class NodeParts:
     alarms: Alarms
     peers: Peers
     replicas: Replicas
+    machines: Sequence[Machine]
+    """Of the replicas, in the order of the groups."""
     catalog: Catalog
     directory: Directory
     listener: Listener

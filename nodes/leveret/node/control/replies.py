@@ -180,6 +180,21 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
+class GroupDigest(msgspec.Struct, frozen=True, kw_only=True):
+    """A hash of one replica's state after the entry that it applied last."""
+
+    group: int
+    applied_index: int
+    digest: str
+
+
+class Digests(msgspec.Struct, frozen=True, kw_only=True):
+    """The states of all replicas of a node."""
+
+    node: int
+    groups: list[GroupDigest]
+
+
 class JoinGuide(msgspec.Struct, frozen=True, kw_only=True):
     """What another node needs to join by the asked one."""
 

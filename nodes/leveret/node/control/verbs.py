@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .cluster_status import cluster_status
 from .controls import Controls, NoArguments
+from .digests import digests
 from .joining import add, token
 from .leadership import (
     MoveArguments,
@@ -34,6 +35,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     controls.add("cluster remove", MemberArguments, partial(remove, parts, admin))
     controls.add("cluster add", NoArguments, partial(add, parts))
     controls.add("cluster token", NoArguments, partial(token, parts))
+    controls.add("digests", NoArguments, partial(digests, parts))
     # What nodes ask each other, so that an operator may ask any.
     controls.add("node transfer", MoveArguments, partial(transfer_here, parts))
     controls.add("node prefer", PreferArguments, partial(prefer_here, parts))
