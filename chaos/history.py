@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 
 class MessageId(NamedTuple):
@@ -67,10 +67,31 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A consumer ended in order, on its first connection: its acknowledgements have been taken."""
+
+    t: float
+    queue: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A client had an exclusive queue for itself, from `t` to `until`."""
+
+    t: float
+    until: float
+    client: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Depth:
     """A passive declare through a node told how many messages wait in a queue.
 
-    phase: "drained", after the consumers have gone; "restarted", after all nodes were killed then.
+    phase: "calm", when nobody publishes and nobody consumes; "drained", after consumers have
+        taken all; "restarted", after all nodes were killed then.
+    count: -1 if it did not tell.
     """
 
     t: float
@@ -98,12 +119,16 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something was broken, from `t` to `until`."""
+    """Something was broken, from `t` to `until`.
+
+    is_down: whether the nodes could not serve meanwhile; else they were only disturbed.
+    """
 
     t: float
     until: float
     kind: str
     nodes: tuple[int, ...]
+    is_down: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +154,20 @@ class Replica:
     digest: str
 
 
-Event = Publish | Outcome | Deliver | Settle | Depth | Operation | Fault | Recovered | Replica
+Event = (
+    Publish
+    | Outcome
+    | Deliver
+    | Settle
+    | Ended
+    | Held
+    | Depth
+    | Operation
+    | Fault
+    | Recovered
+    | Replica
+)
+_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
 @dataclass
@@ -144,8 +182,31 @@ class History:
 
     def lines(self) -> Iterator[str]:
         """Return one line of JSON an event."""
-        for event in self.events:
-            yield json.dumps({"event": type(event).__name__, **asdict(event)})
+        return map(line_of, self.events)
+
+
+def line_of(event: Event) -> str:
+    """Return an event as one line of JSON."""
+    return json.dumps({"event": type(event).__name__, **asdict(event)})
+
+
+def event_of(line: str) -> Event:
+    """Return the event that `line_of` made a line of.
+
+    Raises:
+        ValueError: it is no such line.
+    """
+    fields = json.loads(line)
+    try:
+        kind = _KINDS[fields.pop("event")]
+        if fields.get("id") is not None:
+            fields["id"] = MessageId(*fields["id"])
+        for name in ("queues", "nodes"):
+            if name in fields:
+                fields[name] = tuple(fields[name])
+        return kind(**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a line of a history: {line[:200]!r}: {error!r}") from None
 
 
 def body_of(run: str, id_: MessageId, queues: Iterable[str], size_bytes: int) -> bytes:

@@ -1,46 +1,42 @@
-"""What a run proved: compares what was confirmed with what came out. Pure; no input or output."""
+"""What one stream of numbered messages proved, by the checkers of the histories. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from chaos.checkers import messages
+from chaos.history import Deliver, Event, MessageId, Outcome, Publish
+
 Delivery = tuple[int, bool]
 """A message's number, and whether it was marked redelivered."""
+_QUEUE = "q"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Message numbers by what went wrong with them.
+    """What a stream proved.
 
-    confirmed: how many messages were confirmed.
-    delivered: how many different messages came out.
-    lost: confirmed, but never delivered.
-    phantoms: delivered, but never published.
-    duplicates: delivered again without the mark.
-    disordered: delivered for the first time, unmarked, behind one that was published later.
+    confirmed: how many messages were confirmed. delivered: how many different ones came out.
     redelivered: how many deliveries were marked; nothing is wrong with them.
+    complaints: broken promises in words.
     """
 
     confirmed: int
     delivered: int
-    lost: tuple[int, ...]
-    phantoms: tuple[int, ...]
-    duplicates: tuple[int, ...]
-    disordered: tuple[int, ...]
     redelivered: int
+    complaints: tuple[str, ...]
 
     @property
     def is_clean(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.lost or self.phantoms or self.duplicates or self.disordered)
+        return not self.complaints
 
     def __str__(self) -> str:
-        """Return the counts in one line."""
+        """Return the counts in one line, and what is wrong."""
         return (
-            f"confirmed={self.confirmed} delivered={self.delivered} lost={len(self.lost)}"
-            f" duplicates={len(self.duplicates)}+{self.redelivered}"
-            f" disordered={len(self.disordered)} phantoms={len(self.phantoms)}"
+            f"confirmed={self.confirmed} delivered={self.delivered}"
+            f" redelivered={self.redelivered} {'; '.join(self.complaints)}"
         )
 
 
@@ -52,24 +48,26 @@ def judge(published: int, confirmed: Iterable[int], deliveries: Sequence[Deliver
     deliveries: in the order in which they came, to one consumer at a time.
     """
     sure = set(confirmed)
-    seen: set[int] = set()
-    duplicates: list[int] = []
-    disordered: list[int] = []
-    newest = -1
-    for number, is_marked in deliveries:
-        if not is_marked:
-            if number in seen:
-                duplicates.append(number)
-            elif number < newest:
-                disordered.append(number)
-            newest = max(newest, number)
-        seen.add(number)
+    events: list[Event] = [
+        *(Publish(0.0, _id(number), (_QUEUE,)) for number in range(published)),
+        *(Outcome(0.0, _id(number), "ok") for number in sure),
+        *(
+            Deliver(0.0, _QUEUE, "c", is_marked, _id(number), tag)
+            for tag, (number, is_marked) in enumerate(deliveries)
+        ),
+    ]
     return Verdict(
         confirmed=len(sure),
-        delivered=len(seen),
-        lost=tuple(sorted(sure - seen)),
-        phantoms=tuple(sorted(number for number in seen if not 0 <= number < published)),
-        duplicates=tuple(duplicates),
-        disordered=tuple(disordered),
+        delivered=len({number for number, _ in deliveries}),
         redelivered=sum(is_marked for _, is_marked in deliveries),
+        complaints=(
+            *messages.lost(events),
+            *messages.phantom(events),
+            *messages.unmarked(events),
+            *messages.disorder(events, one_consumer=(_QUEUE,)),
+        ),
     )
+
+
+def _id(number: int) -> MessageId:
+    return MessageId("p", 1, number)

@@ -1,0 +1,101 @@
+"""Silence: while a majority of the nodes is there, every queue goes on confirming."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from chaos.history import Event, Fault, MessageId, Outcome, Publish, Recovered
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The longest time without a confirm that a queue owed."""
+
+    queue: str
+    began: float
+    long_s: float
+
+
+def silence(events: Iterable[Event], *, nodes: int, within_s: float) -> Iterator[str]:
+    """Complain of queues that were silent for too long although a majority was there."""
+    for gap in gaps(events, nodes=nodes):
+        if gap.long_s > within_s:
+            yield (
+                f"silence: {gap.queue} confirmed nothing for {gap.long_s:.1f} s"
+                f" from {gap.began:.3f}"
+            )
+
+
+def gaps(events: Iterable[Event], *, nodes: int) -> list[Gap]:
+    """Return the longest gap of each queue that touches no loss of a majority.
+
+    A gap is a time without a confirm while one was owed: from the confirm before it, or from the
+    publish that ended a time in which nothing was owed.
+    nodes: of the cluster; a fault names those that it took down.
+    """
+    events = list(events)
+    outages = without_majority(events, nodes=nodes)
+    owed: dict[str, set[MessageId]] = {}
+    queues: dict[MessageId, tuple[str, ...]] = {}
+    heard: dict[str, float] = {}
+    longest: dict[str, Gap] = {}
+    for event in events:
+        match event:
+            case Publish():
+                queues[event.id] = event.queues
+                for queue in event.queues:
+                    waiting = owed.setdefault(queue, set())
+                    if not waiting:
+                        heard[queue] = event.t
+                    waiting.add(event.id)
+            case Outcome():
+                for queue in queues.pop(event.id, ()):
+                    gap = Gap(queue, heard[queue], event.t - heard[queue])
+                    heard[queue] = event.t
+                    owed[queue].discard(event.id)
+                    if _touches(outages, gap.began, event.t):
+                        continue
+                    before = longest.get(queue)
+                    if before is None or before.long_s < gap.long_s:
+                        longest[queue] = gap
+    return [longest[queue] for queue in sorted(longest)]
+
+
+def without_majority(events: Iterable[Event], *, nodes: int) -> list[tuple[float, float]]:
+    """Return the times in which so many nodes were down that no majority was left.
+
+    A node counts as down until the cluster was seen to serve after its fault.
+    """
+    events = list(events)
+    served = sorted(event.t for event in events if isinstance(event, Recovered))
+    changes = sorted(
+        change
+        for event in events
+        if isinstance(event, Fault) and event.is_down
+        for node in event.nodes
+        for change in ((event.t, 1, node), (_next(served, event.until), -1, node))
+    )
+    down: dict[int, int] = {}
+    found: list[tuple[float, float]] = []
+    since: float | None = None
+    for t, step, node in changes:
+        down[node] = down.get(node, 0) + step
+        lost = sum(count > 0 for count in down.values())
+        if lost > (nodes - 1) // 2:
+            since = t if since is None else since
+        elif since is not None:
+            found.append((since, t))
+            since = None
+    return found
+
+
+def _next(times: list[float], t: float) -> float:
+    """Return the first of the times from `t` on: a node that was started does not serve at once."""
+    at = bisect_left(times, t)
+    return times[at] if at < len(times) else t
+
+
+def _touches(times: list[tuple[float, float]], begin: float, end: float) -> bool:
+    return any(one < end and begin < other for one, other in times)

@@ -1,0 +1,130 @@
+"""Judges the history of a run with real processes: complaints, and figures beside them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from chaos.checkers import cluster, messages, queues
+from chaos.checkers.linear import linearizable
+from chaos.checkers.silence import Gap, gaps, silence
+from chaos.history import Deliver, Event, Fault, MessageId, Outcome, Publish, Recovered
+
+_COUNTED = re.compile(r"[a-z ]+: (\d+), such as ")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is promised beside safety, and depends on the machine.
+
+    silence_s: without a confirm of a queue while a majority of the nodes is there.
+    recovery_s: from the end of a fault until all nodes serve all queues.
+    grace_s: behind a fault, for clients that hear late that they lost what was theirs alone.
+    """
+
+    silence_s: float = 30.0
+    recovery_s: float = 60.0
+    grace_s: float = 20.0
+
+
+@dataclass
+class Verdict:
+    """What a run proved.
+
+    complaints: broken promises in words; none is a pass.
+    counts: of complaints by their first words, of messages, and of faults by kind.
+    """
+
+    complaints: list[str]
+    wrong: Counter[str]
+    counts: Counter[str]
+    faults: Counter[str]
+    gaps: list[Gap]
+    """The longest silence of each queue while a majority was there."""
+    slowest: float | None = field(default=None)
+    """The longest recovery, in seconds."""
+
+    @property
+    def is_pass(self) -> bool:
+        """Whether all promises were kept."""
+        return not self.complaints
+
+    def line(self, seed: int) -> str:
+        """Return the last line of a run."""
+        gap = max((gap.long_s for gap in self.gaps), default=0.0)
+        counts, wrong = self.counts, self.wrong
+        return (
+            f"{'PASS' if self.is_pass else 'FAIL'} seed={seed} faults={self.faults.total()}"
+            f" confirmed={counts['confirmed']:,} lost={wrong['lost']} phantom={wrong['phantom']}"
+            f" dup={wrong['unmarked duplicate']}+{counts['redelivered']:,}"
+            f" order={wrong['out of order']} depth={wrong['depth'] + wrong['accounts']}"
+            f" other={_others(wrong)} gap={gap:.1f}s"
+            f" recovery={'-' if self.slowest is None else f'{self.slowest:.1f}s'}"
+        )
+
+
+_NAMED = {"lost", "phantom", "unmarked duplicate", "out of order", "depth", "accounts"}
+
+
+def _others(wrong: Counter[str]) -> int:
+    return sum(count for kind, count in wrong.items() if kind not in _NAMED)
+
+
+def judge(
+    events: Sequence[Event],
+    *,
+    nodes: int,
+    limits: Limits,
+    one_consumer: Sequence[str],
+    failures: Sequence[str] = (),
+) -> Verdict:
+    """Have all checkers look at a history.
+
+    one_consumer: queues that never had two consumers at a time.
+    failures: what the runner saw of the processes, in words.
+    """
+    complaints = [
+        *messages.lost(events),
+        *messages.refused(events),
+        *messages.phantom(events),
+        *messages.unmarked(events),
+        *messages.disorder(events, one_consumer=one_consumer),
+        *queues.accounts(events),
+        *queues.exclusive(events, grace_s=limits.grace_s),
+        *cluster.depth(events),
+        *cluster.recovery(events, within_s=limits.recovery_s),
+        *cluster.replicas(events),
+        *silence(events, nodes=nodes, within_s=limits.silence_s),
+        *linearizable(events),
+        *(f"process: {failure}" for failure in failures),
+    ]
+    wrong: Counter[str] = Counter()
+    for complaint in complaints:
+        counted = _COUNTED.match(complaint)
+        wrong[complaint.split(":")[0]] += int(counted[1]) if counted else 1
+    return Verdict(
+        complaints,
+        wrong,
+        _counts(events),
+        Counter(event.kind for event in events if isinstance(event, Fault)),
+        gaps(events, nodes=nodes),
+        max(
+            (e.after_s for e in events if isinstance(e, Recovered) and e.after_s is not None),
+            default=None,
+        ),
+    )
+
+
+def _counts(events: Sequence[Event]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for event in events:
+        match event:
+            case Publish():
+                counts["published"] += 1
+            case Outcome(type="ok"):
+                counts["confirmed"] += 1
+            case Deliver(id=MessageId()):
+                counts["redelivered" if event.redelivered else "delivered"] += 1
+    return counts
