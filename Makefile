@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 # Pythons run these alone.
 UNIT := tests --ignore=tests/conformance --ignore=tests/cluster --ignore=tests/typing \
 	--ignore=tests/chaos/test_simulation.py --ignore=tests/chaos/test_mutations.py \
+	--ignore=tests/chaos/test_real_cluster.py \
 	--ignore=tests/test_layout.py --ignore=tests/test_docs.py \
 	--ignore=tests/client/test_against_brokers.py --ignore=tests/client/test_blocking.py \
 	--ignore=tests/client/test_docstrings.py --ignore=tests/client/test_failover.py \

@@ -40,7 +40,7 @@ def number_of(body: bytes) -> int:
     return number
 
 
-class _Client:
+class PikaClient:
     """One pika connection in a thread of its own."""
 
     def __init__(self, url: str) -> None:
@@ -131,7 +131,7 @@ class _Client:
         self._connection.ioloop.call_later(0, self._connection.ioloop.stop)
 
 
-class Publisher(_Client):
+class Publisher(PikaClient):
     """Publishes numbered persistent messages, with a window of unconfirmed ones."""
 
     def __init__(
@@ -237,7 +237,7 @@ class Publisher(_Client):
             self._changed.notify_all()
 
 
-class Consumer(_Client):
+class Consumer(PikaClient):
     """Takes and acknowledges what comes, and keeps the numbers."""
 
     def __init__(

@@ -4,21 +4,48 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Callable
 
 import pika
 import pytest
 
-from chaos.kill import kill_once
-from chaos.load import Publisher
+from chaos.load import Consumer, Publisher
+from chaos.verdict import Verdict, judge
 from tests.cluster.conftest import NodeMaker, Opener
 from tests.support.nodes import LeveretProcess
 
+WINDOW = 500
+CONFIRMED_MAX = 4_000
+DELAY_MAX_S = 0.02
 
-def test_a_confirmed_stream_survives_sigkill_in_order(single: LeveretProcess) -> None:
+
+def kill_once(node: LeveretProcess, rng: random.Random, connect: Opener, queue: str) -> Verdict:
+    """Publish, kill the node after some confirm and a moment more, take out what it has then."""
+    connect(node.urls[0]).channel().queue_declare(queue, durable=True)
+    publisher = Publisher(node.urls[0], queue, window=WINDOW)
+    publisher.start()
+    publisher.wait_confirmed(rng.randint(1, CONFIRMED_MAX), within_s=60)
+    time.sleep(rng.random() * DELAY_MAX_S)
+    node.kill()
+    publisher.wait_ended()
+    node.start()
+    channel = connect(node.urls[0]).channel()
+    count = channel.queue_declare(queue, passive=True).method.message_count
+    consumer = Consumer(node.urls[0], queue, prefetch=WINDOW)
+    consumer.start()
+    consumer.wait_distinct(count, within_s=30)
+    consumer.close()
+    assert 0 == channel.queue_declare(queue, passive=True).method.message_count
+    return judge(publisher.next, publisher.confirmed, consumer.deliveries)
+
+
+def test_a_confirmed_stream_survives_sigkill_in_order(
+    single: LeveretProcess, connect: Opener
+) -> None:
     rng = random.Random()
     for run in range(3):
-        verdict = kill_once(single, rng, queue=f"kill-{run}")
+        verdict = kill_once(single, rng, connect, f"kill-{run}")
         assert verdict.is_clean, verdict
         assert verdict.confirmed > 0
         assert 0 == verdict.redelivered

@@ -1,0 +1,182 @@
+"""`python -m chaos run | replay | check`: faults against real processes."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+
+from chaos.capabilities import enter_own_world, faketime, is_own_world, possible, settle_in
+from chaos.cluster import Cluster
+from chaos.history import Event
+from chaos.hosts import CommandFailed, Loopback, Namespaces
+from chaos.nemesis.kinds import KINDS
+from chaos.nemesis.resources import clock_file, clock_tools
+from chaos.profiles import PROFILES, PROMISED
+from chaos.report import folder as kept
+from chaos.report.screen import Screen
+from chaos.runner import Plan, Run, verdict_of
+
+
+def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    kinds = tuple(kind.strip() for kind in value.split(",") if kind.strip())
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown or not kinds:
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: there are {', '.join(KINDS)}")
+    return kinds
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(1), help="How long things break.")
+@click.option("--seed", type=int, help="Draws the faults and the clients [default: by chance].")
+@click.option("--nodes", type=click.Choice(["1", "3", "5"]), default="3", show_default=True)
+@click.option("--faults", "kinds", callback=_kinds, metavar="KIND,…", help="Only these kinds.")
+@click.option("--rate", type=click.FloatRange(1), help="Messages/s of each of 3 publishers.")
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="default", show_default=True)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder below which the run is kept [default: chaos/failures or chaos/runs].",
+)
+@click.option("--strict", is_flag=True, help="Judge silence (3 s) and recovery (10 s), too.")
+def run(
+    *,
+    seconds: float | None,
+    seed: int | None,
+    nodes: str,
+    kinds: tuple[str, ...] | None,
+    rate: float | None,
+    profile: str,
+    keep: Path | None,
+    strict: bool,
+) -> None:
+    """Break a real cluster while clients work, and judge whether it kept its promises.
+
+    The last line is PASS or FAIL. The folder that the line before it names has everything.
+
+    \b
+    Examples:
+      python -m chaos run
+      python -m chaos run --seconds 300 --seed 7 --nodes 5
+      python -m chaos run --faults kill,stop,partition
+      python -m chaos run --profile nightly
+    """  # noqa: D301 - click's mark for lines that are kept as they are
+    chosen = PROFILES[profile]
+    _play(
+        Plan(
+            secrets.randbelow(10_000) if seed is None else seed,
+            int(nodes),
+            chosen.seconds if seconds is None else seconds,
+            chosen.kinds if kinds is None else kinds,
+            chosen.rate if rate is None else rate,
+            PROMISED if strict else chosen.limits,
+        ),
+        keep,
+    )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def replay(*, folder: Path) -> None:
+    """Do again what a run did: the same faults on the same nodes, not at the same microsecond."""
+    _play(_load(folder)[0], None)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def check(*, folder: Path) -> None:
+    """Judge the history of a run again, and write its verdict and pictures anew."""
+    plan, failures, events = _load(folder)
+    verdict = verdict_of(plan, events, failures)
+    kept.write_verdict(folder, plan, verdict, events)
+    for complaint in verdict.complaints:
+        print(f"✗ {complaint}")
+    print(verdict.line(plan.seed))
+    if not verdict.is_pass:
+        sys.exit(1)
+
+
+def _load(folder: Path) -> tuple[Plan, list[str], list[Event]]:
+    try:
+        return kept.load(folder)
+    except kept.NoRun as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _play(plan: Plan, keep: Path | None) -> None:
+    """Play a plan on this machine as far as that lets us, show and keep it; exit 1 on a FAIL."""
+    why_no_hosts = _own_world(plan.kinds)
+    can, cannot = possible(plan.kinds, why_no_hosts=why_no_hosts)
+    for kind, reason in cannot.items():
+        print(f"not injected here: {kind:13} {reason}")
+    if not can:
+        raise click.ClickException("nothing that was asked for can be broken on this machine")
+    if plan.steps is None:
+        plan = replace(plan, kinds=tuple(can))
+    else:
+        plan = replace(plan, steps=tuple(
+            step for step in plan.steps if all(fault.kind in can for fault in step.faults)
+        ))  # fmt: skip
+    print(f"seed {plan.seed}, {plan.nodes} nodes, {plan.seconds:g} s: {', '.join(can)}", flush=True)
+    work = Path(tempfile.mkdtemp(prefix="leveret-chaos-"))
+    # What the clients' libraries say of lost connections is no news here.
+    logging.basicConfig(filename=work / "clients.log", level=logging.WARNING)
+    screen = Screen()
+    played = Run(plan, work, screen.tell)
+    try:
+        hosts = Loopback(plan.nodes) if why_no_hosts else Namespaces()
+        cluster = Cluster(
+            work,
+            hosts,
+            count=plan.nodes,
+            tools=partial(_tools, work, has_clocks="clock" in can),
+            has_small_disks="full-disk" in can,
+        )
+        trio.run(_watched, played, cluster, screen)
+        events = kept.ordered(played.clients.history.events)
+        verdict = verdict_of(plan, events, played.failures)
+        screen.finish(played, verdict)
+        print(f"kept: {kept.save(played, verdict, events, below=keep)}")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(verdict.line(plan.seed))
+    if not verdict.is_pass:
+        sys.exit(1)
+
+
+def _own_world(kinds: Sequence[str]) -> str:
+    """Enter a world of our own if a fault needs it; return why there is none."""
+    if not any({"hosts", "tmpfs"} & set(KINDS[kind].needs) for kind in kinds):
+        return "no fault that was asked for needs it"
+    if not is_own_world():
+        # Without arguments this is the last of the round that `python -m chaos` does.
+        return enter_own_world(sys.argv[1:] or ["run"])
+    try:
+        settle_in()
+    except CommandFailed as failure:
+        return str(failure)
+    return ""
+
+
+def _tools(work: Path, number: int, *, has_clocks: bool) -> list[str]:
+    """Return the programs before the command line of a node."""
+    library = faketime() if has_clocks else None
+    return [] if library is None else clock_tools(library, clock_file(work, number))
+
+
+async def _watched(played: Run, cluster: Cluster, screen: Screen) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(screen.watch, played)
+        await played.play(cluster)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,35 @@
+"""Runs that have a name: how long, how fast, which faults, and how strictly they are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from chaos.judge import Limits
+from chaos.nemesis.kinds import KINDS
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a run is, where its options do not say otherwise.
+
+    rate: messages a second, of each of the three publishers.
+    """
+
+    seconds: float
+    rate: float
+    kinds: tuple[str, ...]
+    limits: Limits
+
+
+PROMISED: Final = Limits(silence_s=3.0, recovery_s=10.0, grace_s=20.0)
+"""For a machine that does nothing else."""
+GENEROUS: Final = Limits()
+"""For a machine with other work: only safety is judged strictly."""
+PROFILES: Final = {
+    "default": Profile(60.0, 60.0, tuple(KINDS), GENEROUS),
+    # Part of the tests: no root, no tools, and whatever else the machine does.
+    "short": Profile(30.0, 40.0, ("kill", "stop", "restart", "wipe"), GENEROUS),
+    "nightly": Profile(900.0, 100.0, tuple(KINDS), PROMISED),
+    "hour": Profile(3600.0, 100.0, tuple(KINDS), PROMISED),
+}
