@@ -73,7 +73,8 @@ class MemoryJournal:
     def begin_sync(self, changes_max: int | None = None) -> bool:
         """Take what is buffered to the disk; False if one is under way or nothing is there.
 
-        changes_max: take so many changes only, as a flush that is full does.
+        changes_max: take so many changes only, as a flush that is full does; a negative number
+            leaves so many.
         """
         if self._syncing is not None or not self._buffered:
             return False

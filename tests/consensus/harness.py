@@ -33,8 +33,8 @@ class Member:
         self.applied: list[tuple[int, bytes]] = []
         self.engine = PySyncObjEngine(
             node=self.node,
-            incarnation=0,
-            configuration=Configuration(dict.fromkeys(cluster.nodes, 0)),
+            incarnation=cluster.incarnations.get(self.node, 0),
+            configuration=cluster.configuration,
             log=self.log,
             durability=self.journal,
             apply=lambda index, payload: cluster.apply(self, index, payload),
@@ -74,9 +74,16 @@ class Cluster:
     """Members 1..n. Messages wait in `wire[sender, receiver]` until delivered."""
 
     def __init__(
-        self, size: int = 3, *, guard: type[Guard] = Guard, config: EngineConfig | None = None
+        self,
+        size: int = 3,
+        *,
+        guard: type[Guard] = Guard,
+        config: EngineConfig | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
         self.nodes: Sequence[NodeId] = [NodeId(node) for node in range(1, size + 1)]
+        self.configuration = configuration or Configuration(dict.fromkeys(self.nodes, 0))
+        self.incarnations: dict[int, int] = {}
         self.guard = guard
         self.config = config or EngineConfig()
         self.now_s = 0.0
@@ -104,8 +111,9 @@ class Cluster:
             for other in nodes:
                 if one < other and frozenset((one, other)) not in self.up:
                     self.up.add(frozenset((one, other)))
-                    self[one].engine.connected(NodeId(other), 0)
-                    self[other].engine.connected(NodeId(one), 0)
+                    for node, peer in ((one, other), (other, one)):
+                        incarnation = self.incarnations.get(peer, 0)
+                        self[node].engine.connected(NodeId(peer), incarnation)
         for node in nodes:
             self[node].pump()
 
@@ -121,6 +129,13 @@ class Cluster:
         for other in self.nodes:
             if frozenset((node, other)) in self.up:
                 self.disconnect(node, other)
+
+    def wipe(self, node: int) -> None:
+        """Give a member an empty disk, and so another incarnation; its links are gone."""
+        self.isolate(node)
+        self.incarnations[node] = self.incarnations.get(node, 0) + 1
+        self.members[NodeId(node)] = Member(self, node)
+        self[node].sync()
 
     def deliver(self, source: int, target: int) -> list[Message]:
         """Deliver all that waits now; the receiver syncs nothing."""

@@ -8,7 +8,15 @@ import pytest
 
 from leveret.consensus import EngineConfig, Role, SafetyViolation
 from leveret.consensus.guard import Guard
-from leveret.consensus.messages import Append, Message, Offer, PreVote, Reply, Vote, VoteRequest
+from leveret.consensus.messages import (
+    Append,
+    Message,
+    Offer,
+    PreVote,
+    Reply,
+    Vote,
+    VoteRequest,
+)
 from leveret.transport import NodeId
 from tests.consensus.harness import Cluster, entries, three
 

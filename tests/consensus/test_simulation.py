@@ -53,13 +53,16 @@ def test_a_seed_gives_the_same_run_twice() -> None:
     assert run_seed(7, faults_s=3.0) == run_seed(7, faults_s=3.0)
 
 
-@pytest.mark.parametrize("mutant", [SendsBeforeDurable, Unguarded, ConfirmsAlone])
+@pytest.mark.parametrize(
+    ("mutant", "known"), [(SendsBeforeDurable, 104), (Unguarded, 0), (ConfirmsAlone, 22)]
+)
 def test_the_simulator_finds_a_missing_guard(
-    mutant: type[Guard], caplog: pytest.LogCaptureFixture
+    mutant: type[Guard], known: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Every twentieth seed or so finds it; which ones, changes with any change of the product."""
     caplog.set_level(logging.CRITICAL + 1)
     found = 0
-    for seed in range(30):
+    for seed in (known, *range(120)):
         try:
             run_seed(seed, guard=mutant, faults_s=5.0)
         except SimulationFailed:

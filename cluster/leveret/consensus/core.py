@@ -52,3 +52,40 @@ def entries_of(value: object) -> Sequence[CoreEntry]:
     """Return the entries in a message of the core's."""
     assert isinstance(value, (list, tuple))
     return value
+
+
+# Messages to the core, in its words.
+
+
+def append_entries(
+    term: int, previous: tuple[int, int], entries: list[CoreEntry], commit_index: int
+) -> CoreMessage:
+    """Return an append; previous: index and term of the entry before the first."""
+    return {
+        "type": "append_entries",
+        "term": term,
+        "prevLogIdx": previous[0],
+        "prevLogTerm": previous[1],
+        "entries": entries,
+        "commit_index": commit_index,
+    }
+
+
+def next_node_idx(next_index: int, *, is_success: bool, is_reset: bool) -> CoreMessage:
+    """Return an answer to an append."""
+    return {
+        "type": "next_node_idx",
+        "next_node_idx": next_index,
+        "success": is_success,
+        "reset": is_reset,
+    }
+
+
+def request_vote(term: int, last_index: int, last_term: int) -> CoreMessage:
+    """Return the request of a candidate whose log ends so."""
+    return {
+        "type": "request_vote",
+        "term": term,
+        "last_log_index": last_index,
+        "last_log_term": last_term,
+    }

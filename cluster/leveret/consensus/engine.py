@@ -182,8 +182,8 @@ class Engine(Protocol):
         """
         ...
 
-    def forget_uncommitted(self) -> None:
-        """Drop the log behind the commit index, for a snapshot that stands for more."""
+    def cut_from(self, index: int) -> None:
+        """Drop the log from `index` on, where a snapshot shows another entry to be committed."""
         ...
 
     def step(self, sender: NodeId, message: Message) -> None:

@@ -446,17 +446,16 @@ class Group(Actor[GroupMessage]):
                     self._engine.transfer(sender)
             case Offer(term, first_index):
                 self._engine.step(sender, message)
-                if term == self._engine.term:
+                if term == self._engine.term and sender == self._engine.leader:
                     self._take_offer(sender, first_index)
-            case FetchState() | FetchEntries():
-                answer = None
-                if self._install is None:
-                    answer = self._lender.answer(message, self.applied_index, self._now_s())
+            case FetchState() | FetchEntries() if self._install is None:
+                answer = self._lender.answer(message, self.applied_index, self._now_s())
                 if answer is not None:
                     self._send(sender, self.number, answer)
-            case StatePart() | EntriesPart():
-                if self._install is not None:
-                    self._install.take(message)
+            case StatePart() | EntriesPart() if self._install is not None:
+                self._install.take(message)
+            case FetchState() | FetchEntries() | StatePart() | EntriesPart():
+                pass  # an install is under way here, or none any more
             case _:
                 self._engine.step(sender, message)
 
@@ -650,39 +649,32 @@ class Group(Actor[GroupMessage]):
     def _take_offer(self, leader: NodeId, first_index: int) -> None:
         """The leader no longer has what we need next: fetch a snapshot from it."""
         commit = self._engine.commit_index
-        if commit >= first_index and self._install is None:
-            self._send(leader, self.number, Installed(self._engine.term, commit))
-            return
         if self._install is not None:
             self._install.source = leader
+        elif commit >= first_index:
+            self._send(leader, self.number, Installed(self._engine.term, commit))
         else:
             log.warning(
                 "this member was away for too long, fetching a snapshot",
                 extra={"group": self.number, "from": leader, "has": commit, "needs": first_index},
             )
-            self._engine.forget_uncommitted()
-            self._install = Install(self._log, self._durability, leader)
+            self._install = Install(self._log, self._durability, leader, cut=self._engine.cut_from)
 
     async def _go_on_installing(self, install: Install) -> None:
         """Ask for what is missing; end when all is here and durable."""
-        if install.mark is not None and install.mark.index <= self._engine.commit_index:
-            log.info("snapshot not needed any more", extra={"group": self.number})
-            self._install = None
+        if self._is_needless(install):
             return
         if not install.is_complete:
             request = install.request(self._now_s())
             if request is not None:
                 self._send(install.source, self.number, request)
             return
-        mark, manifest = install.mark, install.manifest
-        assert mark is not None
-        assert manifest is not None
+        mark, manifest = install.fetched()
         if not await self._snapshots.save(mark, install.state):
             return  # no room
+        if self._is_needless(install):
+            return  # appends have come meanwhile
         self._install = None
-        if mark.index <= self._engine.commit_index:
-            return
-        self._engine.forget_uncommitted()
         begin_log_anew(self._log, mark)
         self._restore(mark, manifest)
         self._renew_engine(mark, manifest.configuration)
@@ -690,10 +682,19 @@ class Group(Actor[GroupMessage]):
         log.info("snapshot installed", extra={"group": self.number, "index": mark.index})
         self._tell_skipped()
 
+    def _is_needless(self, install: Install) -> bool:
+        """Whether the log goes on without a snapshot; then the install is over."""
+        index = install.needless_from(self._engine.commit_index)
+        if index is None:
+            return False
+        log.info("snapshot not needed any more", extra={"group": self.number})
+        self._install = None
+        self._send(install.source, self.number, Installed(self._engine.term, index))
+        return True
+
     def _tell_skipped(self) -> None:
         """Tell this node's submitters what a snapshot says of their commands: they were applied."""
-        boot, sequence = self._sessions.position(self._node)
         assert not self._completed, "replies that nobody was told"
-        if boot == self._boot:
-            for then in self._outbox.skipped(sequence, self._now_s()):
-                then(Unknown.REPLY)
+        skipped = self._outbox.skipped(*self._sessions.position(self._node), self._now_s())
+        for then in skipped:
+            then(Unknown.REPLY)

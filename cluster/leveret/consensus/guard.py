@@ -18,6 +18,7 @@ the table, so that a test can switch it off and show that its scenario then fail
 | H4: a snapshot commits without a log match                  | `_offer`, `installs`            |
 | H6: members change without a rule                           | `reconfigure`, `membership`     |
 | a member that lost its disk votes again                     | `_counts`, `_may_vote`          |
+| a data folder is back that was replaced                     | `_is_replaced`                  |
 | entries that unpickle to anything                           | `messages.parse`                |
 
 The core's messages are the dicts of `syncobj.py` 0.3.17; ours are those of `messages`.
@@ -32,7 +33,16 @@ from collections.abc import Callable, Mapping
 from pysyncobj.transport import Transport
 
 from leveret.consensus.beats import Beats
-from leveret.consensus.core import CoreMessage, CoreNode, CoreView, entries_of, int_of
+from leveret.consensus.core import (
+    CoreMessage,
+    CoreNode,
+    CoreView,
+    append_entries,
+    entries_of,
+    int_of,
+    next_node_idx,
+    request_vote,
+)
 from leveret.consensus.elections import Elections
 from leveret.consensus.engine import Durability, EngineConfig, Log
 from leveret.consensus.errors import SafetyViolation
@@ -98,8 +108,10 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         self._ready: list[tuple[NodeId, Message]] = []
         # Promises, and the count of journal records that must be durable before they leave.
         self._held: deque[tuple[int, NodeId, Message]] = deque()
-        # While the core handles an append: its sequence number, and the reply we know better.
+        # While the core handles an append: its sequence number (0 if there is nothing to answer),
+        # and the reply that we know better.
         self._replying_to = 0
+        self._stands_in = -1  # the term that an election is about to end
         self._matched: int | None = None
         self._last_reply = LastReply(config.heartbeat_s / 2)
         self.safe_index = 0
@@ -166,6 +178,11 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         """Whether this incarnation is the member; another one has forgotten what it promised."""
         return self.configuration.incarnation(peer) == incarnation
 
+    def _is_replaced(self, peer: NodeId) -> bool:
+        """Whether a linked node's data folder was replaced by a newer one since."""
+        known = self.configuration.incarnation(peer)
+        return known is not None and self._up[peer] < known
+
     def _is_voter(self, peer: NodeId) -> bool:
         """Whether a linked node's vote counts."""
         return peer in self.configuration.voters and self.is_member(peer)
@@ -195,7 +212,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             self._send_append(peer, message)
         elif kind == "next_node_idx":
             reply = self._reply(message)
-            if self._last_reply.is_news(peer, reply, self._now_s()):
+            if reply.sequence and self._last_reply.is_news(peer, reply, self._now_s()):
                 self._hold(peer, reply)
         elif kind == "request_vote":
             request = VoteRequest(
@@ -206,6 +223,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             )
             self._hold(peer, request)
         elif kind == "response_vote":
+            self._stands_in = -1  # the core waits for the other one now
             self._hold(peer, Vote(int_of(message["term"])))
         elif kind == "timeout_now":
             self._ready.append((peer, TimeoutNow(int_of(message["term"]))))
@@ -349,9 +367,8 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         Raises:
             SafetyViolation: it contradicts what is committed here, or there are two leaders.
         """
-        known = self.configuration.incarnation(peer)
-        if peer not in self._up or (known is not None and self._up[peer] < known):
-            return  # a data folder that was replaced since
+        if peer not in self._up or self._is_replaced(peer):
+            return
         match message:
             case Append():
                 self._receive_append(peer, message)
@@ -387,15 +404,9 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             case TimeoutNow(term):
                 if term == self.core.term and peer == self.core.leader and self.is_voter:
                     self._elections.told_to_stand()
-                    self._deliver(peer, {"type": "timeout_now", "term": term})
+                    self.stand()
             case Offer(term):
-                if term < self.core.term:
-                    self._ready.append((peer, Stale(self.core.term)))
-                    return
-                is_newer_term = term > self.core.term
-                if is_newer_term:
-                    self._raise_term(peer, term)
-                self._elections.heard(self._now_s(), is_newer_term=is_newer_term)
+                self._receive_offer(peer, term)
             case Installed(term, index):
                 self._receive_installed(peer, term, index)
             case _:
@@ -406,18 +417,27 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     def _raise_term(self, peer: NodeId, term: int) -> None:
         """Make the core step down into a newer term: a vote request that no log can grant."""
-        nothing = {"last_log_term": -1, "last_log_index": -1}
-        self._deliver(peer, {"type": "request_vote", "term": term, **nothing})
+        self._deliver(peer, request_vote(term, -1, -1))
+
+    def _heeds(self, leader: NodeId, term: int) -> bool:
+        """Whether a message of a leader is of no old term. Then it is alive.
+
+        Raises:
+            SafetyViolation: another one leads the same term.
+        """
+        core = self.core
+        if term < core.term:
+            self._ready.append((leader, Stale(core.term)))
+            return False
+        is_newer_term = term > core.term
+        if not is_newer_term and core.leader is not None and core.leader != leader:
+            raise SafetyViolation(f"{core.leader} and {leader} both lead term {core.term}")
+        self._elections.heard(self._now_s(), is_newer_term=is_newer_term)
+        return True
 
     def _receive_append(self, peer: NodeId, message: Append) -> None:
-        core = self.core
-        if message.term < core.term:
-            self._ready.append((peer, Stale(core.term)))
+        if not self._heeds(peer, message.term) or message.term == self._stands_in:
             return
-        is_newer_term = message.term > core.term
-        if not is_newer_term and core.leader is not None and core.leader != peer:
-            raise SafetyViolation(f"{core.leader} and {peer} both lead term {core.term}")
-        self._elections.heard(self._now_s(), is_newer_term=is_newer_term)
         self.safe_index = max(self.safe_index, message.safe_index)
         previous, previous_term = message.previous_index, message.previous_term
         entries = [
@@ -431,18 +451,20 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
             commit = min(commit, matched + len(entries))
             self._matched = None if entries else matched
         self._replying_to = message.sequence
-        self._deliver(
-            peer,
-            {
-                "type": "append_entries",
-                "term": message.term,
-                "prevLogIdx": previous,
-                "prevLogTerm": previous_term,
-                "entries": entries,
-                "commit_index": commit,
-            },
-        )
+        before = previous, previous_term
+        self._deliver(peer, append_entries(message.term, before, entries, commit))
         self._matched = None
+
+    def _receive_offer(self, peer: NodeId, term: int) -> None:
+        """Follow a leader who has trimmed what is needed next: to the core, it appends nothing.
+
+        So a candidate of its term gives up, and this member knows whom to follow meanwhile.
+        """
+        if self._heeds(peer, term):
+            last = self._log.last_index
+            self._replying_to = 0
+            end = last, self._log.term_at(last)
+            self._deliver(peer, append_entries(term, end, [], self.core.commit_index))
 
     def _without_known(
         self, previous: int, previous_term: int, entries: list[CoreEntry]
@@ -501,15 +523,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
     def _deliver_reply(
         self, peer: NodeId, next_index: int, *, is_success: bool, is_reset: bool
     ) -> None:
-        self._deliver(
-            peer,
-            {
-                "type": "next_node_idx",
-                "next_node_idx": next_index,
-                "success": is_success,
-                "reset": is_reset,
-            },
-        )
+        self._deliver(peer, next_node_idx(next_index, is_success=is_success, is_reset=is_reset))
 
     def _is_of_term(self, message: Reply, follower: Follower) -> bool:
         """Whether a reply answers this term's leadership, not an older one's (H5)."""
@@ -570,15 +584,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         if message.term > self.core.term:
             # Somebody stands with a majority behind it: give it the time to win.
             self._elections.postpone(self._now_s())
-        self._deliver(
-            peer,
-            {
-                "type": "request_vote",
-                "term": message.term,
-                "last_log_index": message.last_index,
-                "last_log_term": message.last_term,
-            },
-        )
+        self._deliver(peer, request_vote(message.term, message.last_index, message.last_term))
 
     def _is_sticky(self) -> bool:
         """Whether there is a leader to stay with: we are it, or heard it a moment ago."""
@@ -631,14 +637,10 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
 
     def _receive_beat(self, peer: NodeId, message: Beat) -> None:
         core = self.core
-        if message.term < core.term:
-            self._ready.append((peer, Stale(core.term)))
-        elif message.term == core.term and core.leader is not None:
-            if core.leader != peer:
-                raise SafetyViolation(f"{core.leader} and {peer} both lead term {core.term}")
-            self._elections.heard(self._now_s(), is_newer_term=False)
+        if message.term > core.term or (message.term == core.term and core.leader is None):
+            return  # its appends were lost with a link; unanswered, it sends one again
+        if self._heeds(peer, message.term):
             self._ready.append((peer, Heard(*message)))
-        # Otherwise its appends of that term were lost with a link; unanswered, it sends one again.
 
     def _receive_heard(self, peer: NodeId, message: Heard) -> None:
         if not self.core.is_leader or not self.is_member(peer):
@@ -670,7 +672,11 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         return False
 
     def stand(self) -> None:
-        """Make the core stand for election, as if its leader had told it to."""
+        """Make the core stand for election with its next tick, as if its leader had told it to.
+
+        Until then no append of that leader may make a member of it that is no voter.
+        """
+        self._stands_in = self.core.term
         leader = self.core.leader
         node = None if leader is None else self._core_node(leader)
         self._onMessageReceived(node, {"type": "timeout_now", "term": self.core.term})

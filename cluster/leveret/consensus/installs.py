@@ -8,6 +8,10 @@ and the log begun anew behind it, so that a crash at any moment leaves the old l
 
 Entries never change once they are committed, and a snapshot covers only such. So entries that
 were fetched for an older snapshot, or before a crash, are not fetched again.
+
+The log as it is stays until then. What this member has acknowledged may be committed, though it
+was not told so, and others count on it: nothing of it goes before the snapshot that covers it is
+durable, but what is seen to differ from what is committed.
 """
 
 from __future__ import annotations
@@ -57,9 +61,12 @@ class SnapshotStore(Protocol):
 class KeepingLog(Protocol):
     """What an install needs of the group's log."""
 
+    first_index: int
     last_index: int
+    commit_index: int
 
     def __contains__(self, index: int) -> bool: ...
+    def term_at(self, index: int) -> int: ...
     def keep(self, command: bytes, index: int, term: int) -> None: ...
     def command_at(self, index: int) -> bytes: ...
     def reset(self, entries: Sequence[tuple[bytes, int, int]]) -> None: ...
@@ -69,10 +76,20 @@ class Install:
     """The receiver's side, for one snapshot; or for a newer one, if the sender has it meanwhile.
 
     source: whom to ask; may be changed at any time.
+    cut: drops the end of the log from an index on.
     """
 
-    def __init__(self, log: KeepingLog, durability: Durability, source: NodeId) -> None:
+    def __init__(
+        self,
+        log: KeepingLog,
+        durability: Durability,
+        source: NodeId,
+        *,
+        cut: Callable[[int], None],
+    ) -> None:
         self.source = source
+        self._cut = cut
+        self._began_at = log.commit_index
         self.mark: SnapshotMark | None = None
         self.manifest: Manifest | None = None
         self.state = b""
@@ -99,6 +116,37 @@ class Install:
     @property
     def _is_durable(self) -> bool:
         return self._durability.durable >= self._kept_at
+
+    def fetched(self) -> tuple[SnapshotMark, Manifest]:
+        """Return what is complete."""
+        assert self.mark is not None
+        assert self.manifest is not None
+        return self.mark, self.manifest
+
+    def needless_from(self, commit_index: int) -> int | None:
+        """Return up to where the log is right without the snapshot; None if it is needed.
+
+        Either appends have brought it further than it was, or it has all that the snapshot covers,
+        and was only not told that this is committed.
+        """
+        if commit_index > self._began_at:
+            return commit_index
+        mark = self.mark
+        if (
+            mark is not None
+            and self._has(mark.index)
+            and self._log.term_at(mark.index) == mark.term
+        ):
+            return mark.index
+        return None
+
+    def _has(self, index: int) -> bool:
+        return self._log.first_index <= index <= self._log.last_index
+
+    def _cut_what_differs(self, index: int, term: int) -> None:
+        """Where the log has another entry than the committed one, nothing from there on counts."""
+        if self._has(index) and self._log.term_at(index) != term:
+            self._cut(index)
 
     def request(self, now_s: float) -> Message | None:
         """Return what to ask for now; None while an answer or the disk is awaited."""
@@ -148,12 +196,16 @@ class Install:
             self.manifest = manifest = Manifest.decode(self.state)
             # The log begins anew with the two last entries that the snapshot covers.
             needed = [*manifest.live, mark.index - 1, mark.index]
-            self._missing = array("Q", sorted(i for i in set(needed) if i not in self._log))
+            self._missing = array("Q", sorted(filter(self._is_missing, set(needed))))
             self._kept_at = self._durability.appended
             log.info(
                 "snapshot received, fetching its entries",
                 extra={"index": mark.index, "bytes": self._size, "entries": len(self._missing)},
             )
+
+    def _is_missing(self, index: int) -> bool:
+        # What is not known to be committed is fetched all the same, to be compared.
+        return index > self._log.commit_index or index not in self._log
 
     def take_entries(self, part: EntriesPart) -> None:
         """Keep the entries that were asked for, as far as they come in their order."""
@@ -162,6 +214,7 @@ class Install:
             index = self._missing[self._at]
             if index in found:
                 command, term = found[index]
+                self._cut_what_differs(index, term)
                 self._log.keep(command, index, term)
                 self._kept_at = self._durability.appended
             elif index not in part.gone:

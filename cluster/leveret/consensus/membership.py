@@ -115,6 +115,11 @@ class Configurations:
         del self._indexes[at:], self._known[at:]
 
 
+def differ_by_one(one: Configuration, other: Configuration) -> bool:
+    """Whether at most one voter differs, so that each majority shares a member with the other's."""
+    return len(one.voters.items() ^ other.voters.items()) <= 1
+
+
 def next_configuration(
     now: Configuration,
     desired: Members,

@@ -37,7 +37,12 @@ from leveret.consensus.entries import (
 from leveret.consensus.errors import ConsensusError, MachineFailed
 from leveret.consensus.guard import Guard
 from leveret.consensus.journal import CoreJournal, check_continues
-from leveret.consensus.membership import Configuration, Configurations, decode_configuration
+from leveret.consensus.membership import (
+    Configuration,
+    Configurations,
+    decode_configuration,
+    differ_by_one,
+)
 from leveret.consensus.messages import Append, Beat, Heard, Message, Reply
 from leveret.transport import NodeId
 
@@ -209,6 +214,7 @@ class PySyncObjEngine:
         self._failed: Exception | None = None
         self._is_due = True
         """The core has something to do: since its last tick something reached it."""
+        self._is_changing = False  # a configuration may be in the core's queue, not yet in the log
         self._ready_term = 0  # the last one in which this member was a ready leader
         self._transfer: tuple[NodeId, float] | None = None
         self._is_transfer_sent = False
@@ -366,9 +372,12 @@ class PySyncObjEngine:
 
     def propose_configuration(self, configuration: Configuration) -> bool:
         assert self._node in configuration.voters, "a leader hands over before it goes"
-        if self.configuration_index > self.commit_index:
+        assert differ_by_one(self.configuration, configuration), "two voters change at once"
+        if self._is_changing or self.configuration_index > self.commit_index:
             return False
-        return self._propose(seal_configuration(configuration))
+        self._is_changing = self._propose(seal_configuration(configuration))
+        self._mind_configuration()  # in force at once, where it is in the log already
+        return self._is_changing
 
     def _propose(self, command: bytes) -> bool:
         if not self.is_ready or self._transfer is not None:
@@ -407,12 +416,10 @@ class PySyncObjEngine:
     def is_linked(self, node: NodeId) -> bool:
         return node == self._node or self._guard.is_member(node)
 
-    def forget_uncommitted(self) -> None:
-        commit = self._view.commit_index
-        if self._log.last_index > commit:
-            self._log.truncate_from(commit + 1)
-            self._configurations.cut_from(commit + 1)
-            self._mind_configuration()
+    def cut_from(self, index: int) -> None:
+        self._log.truncate_from(index)
+        self._configurations.cut_from(index)
+        self._mind_configuration()
 
     def tick(self) -> None:
         # A leader looks after its followers; everybody else waits for messages or an election.
@@ -460,6 +467,7 @@ class PySyncObjEngine:
             last, term, was_leader = log.last_index, view.term, view.is_leader
             self._is_due = False
             self._core.doTick(0)
+            self._is_changing = False  # the core's queue is empty
             self._mind_configuration()
             self._mind_transfer()
             if view.applied_index >= view.commit_index and (

@@ -273,9 +273,9 @@ class Outbox:
         self.pending_bytes -= pending.size
         return pending.done
 
-    def skipped(self, sequence: int, now_s: float) -> list[Done]:
-        """Drop all batches up to `sequence`, which others applied; return whom to tell."""
+    def skipped(self, boot: int, sequence: int, now_s: float) -> list[Done]:
+        """Drop the batches of `boot` up to `sequence`, applied elsewhere; return whom to tell."""
         done: list[Done] = []
-        while self._pending and self._pending[0].batch.sequence <= sequence:
+        while boot == self._boot and self._pending and self._pending[0].batch.sequence <= sequence:
             done += self.applied(self._pending[0].batch.sequence, now_s)
         return done

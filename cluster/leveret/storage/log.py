@@ -215,12 +215,21 @@ class GroupLog:
         self._buffer(*records)
 
     def keep(self, command: bytes, index: int, term: int) -> None:
-        """Store a live entry that a snapshot names and this log does not have.
+        """Store a live entry that a snapshot names, and that this log may have or not.
 
         For an install: fetch and `keep` the live entries, then save the snapshot, then `reset`.
-        Does nothing if the entry is here already.
+        The entry is committed. So if the log has it, uncommitted as far as was known, all of the
+        log before it is committed, too; `reset` leaves that readable.
+
+        Raises:
+            LogViolation: the log has another entry there.
         """
         if index in self:
+            if self.table.find(index) >= 0 and self.term_at(index) != term:
+                raise self._violation(f"entry {index} is of term {self.term_at(index)}, not {term}")
+            if self.commit_index < index <= self.last_index:
+                self.commit_index = index
+                self._buffer(Record(Kind.COMMIT, self.number, index, 0))
             return
         record = Record(Kind.KEEP, self.number, index, term, command)
         self._unwritten[index] = record
