@@ -16,6 +16,7 @@ import trio
 
 import leveret.client
 import leveret.client.blocking
+from leveret.client.generate import RESULT, generate
 from tests.support import nodes
 
 FACES = (leveret.client, leveret.client.blocking)
@@ -98,6 +99,10 @@ def test_the_example_does_what_it_says(
     runner.run(example, out=report.append, clear_globs=False)
 
     assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
+def test_the_committed_blocking_declarations_are_generated_from_the_others() -> None:
+    assert generate() == RESULT.read_text()
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -17,7 +17,7 @@ from leveret.amqp import Method, Properties, spec
 from .core.channel import REPLY_QUEUE
 from .core.outcome import Outcome
 from .core.templates import template_of
-from .declarations import Declarations, name_of
+from .declarations import Declarations
 from .deliveries import Deliveries
 from .errors import (
     ChannelClosed,
@@ -30,7 +30,7 @@ from .errors import (
 )
 from .message import Message
 from .publisher import Publisher
-from .results import Queue
+from .results import name_of
 from .waiting import wait_for
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .core.channel import ChannelCore
     from .core.message import BaseMessage
     from .core.window import PendingPublish
+    from .results import Queue
 
 CLOSE_WITHIN_S: Final = 3.0
 """How long the broker may take to answer a channel.close."""

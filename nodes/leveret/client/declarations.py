@@ -1,33 +1,25 @@
-"""The trio face of a channel: its queues, exchanges and bindings."""
+"""The trio face of a channel: its queues, exchanges and bindings.
+
+The other face's are generated from these, see `leveret.client.generate`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from leveret.amqp import Method, spec
+from leveret.amqp import spec
 
-from .results import Queue
-from .waiting import wait_for
+from .asking import Asking
+from .results import Queue, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from leveret.amqp.fields import Value
 
-    from .core.channel import ChannelCore
 
-M = TypeVar("M", bound=Method)
-
-
-class Declarations:
-    """The part of `Channel` that declares; a robust connection declares all of it again.
-
-    Every method is a checkpoint; cancelling it does not undo what was asked.
-    """
-
-    @property
-    def _core(self) -> ChannelCore:
-        raise NotImplementedError
+class Declarations(Asking):
+    """The part of `Channel` that declares; a robust connection declares all of it again."""
 
     async def declare_queue(
         self,
@@ -234,7 +226,7 @@ class Declarations:
         Example:
             >>> async def main() -> None:
             ...     async with connect(url) as connection, connection.channel() as channel:
-            ...         await channel.declare_queue("old")
+            ...         queue = await channel.declare_queue("old")
             ...         await channel.publish(b"forgotten", "old")
             ...         print(await channel.delete_queue("old"))
             >>> trio.run(main)
@@ -267,7 +259,7 @@ class Declarations:
         Example:
             >>> async def main() -> None:
             ...     async with connect(url) as connection, connection.channel() as channel:
-            ...         await channel.declare_queue("unread")
+            ...         queue = await channel.declare_queue("unread")
             ...         await channel.publish(b"unread", "unread")
             ...         print(await channel.purge_queue("unread"))
             >>> trio.run(main)
@@ -275,13 +267,3 @@ class Declarations:
         """
         method = spec.QueuePurge(queue=name_of(queue))
         return (await self._ask(method, spec.QueuePurgeOk)).message_count
-
-    async def _ask(self, method: Method, answer: type[M]) -> M:
-        value = await wait_for(self._core.ask(method, answer))
-        assert isinstance(value, answer)
-        return value
-
-
-def name_of(queue: str | Queue) -> str:
-    """The name by which the program knows a queue."""
-    return queue if isinstance(queue, str) else queue.declared_as

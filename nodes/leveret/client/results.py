@@ -43,6 +43,16 @@ class Queue:
         return self.name
 
 
+def name_of(queue: str | Queue) -> str:
+    """The name by which the program knows a queue.
+
+    Example:
+        >>> name_of("hello")
+        'hello'
+    """
+    return queue if isinstance(queue, str) else queue.declared_as
+
+
 @dataclass(frozen=True)
 class ConnectionStatistics:
     """Counters of a connection, and how it is now.

@@ -14,7 +14,6 @@ from leveret.amqp import Method, Properties, spec
 from leveret.client.core.channel import REPLY_QUEUE
 from leveret.client.core.outcome import Outcome
 from leveret.client.core.templates import template_of
-from leveret.client.declarations import name_of
 from leveret.client.errors import (
     ChannelClosed,
     ClientError,
@@ -25,6 +24,7 @@ from leveret.client.errors import (
     TransactionLost,
     again,
 )
+from leveret.client.results import name_of
 
 from .declarations import Declarations
 from .deliveries import CLOSE_WITHIN_S, Deliveries
