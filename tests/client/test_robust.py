@@ -436,6 +436,40 @@ async def test_a_publish_to_a_missing_exchange_fails_alone(autojump_clock: MockC
     assert sorted(cluster.bodies["q"]) == [b"1", b"3", b"5"]
 
 
+async def test_errors_that_the_program_hears_of_do_not_end_a_channel(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = FakeCluster()
+    async with fake_connect(cluster) as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        for _ in range(20):
+            with pytest.raises(NotFound):
+                await channel.publish(b"astray", "q", exchange="missing")
+        for _ in range(20):
+            with pytest.raises(NotFound):
+                await channel.get("missing")
+        await channel.publish(b"goes", "q")
+
+    assert cluster.bodies["q"] == [b"goes"]
+
+
+async def test_a_channel_without_confirms_is_given_up_when_nothing_gets_through(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        fake_connect(FakeCluster()) as connection,
+        connection.channel(confirms=False) as channel,
+    ):
+        published = 0
+        with pytest.raises(NotFound, match="no exchange 'missing'"):
+            for _ in range(50):
+                await channel.publish(b"astray", exchange="missing")
+                await wait_all_tasks_blocked()
+                published += 1
+
+    assert published == 9
+
+
 async def test_a_channel_that_is_closed_over_and_over_is_given_up(
     autojump_clock: MockClock,
 ) -> None:
@@ -561,6 +595,40 @@ async def test_external_logs_in_without_a_password(autojump_clock: MockClock) ->
         assert connection.start_ok is not None
         assert connection.start_ok.mechanism == "EXTERNAL"
         assert connection.start_ok.response == b""
+
+
+async def test_a_request_made_while_no_broker_is_there_finds_its_reply(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = FakeCluster()
+
+    async def serve(channel: Channel) -> None:
+        async for request in channel.consume("rpc"):
+            await channel.reply(request, request.body * 2)
+            await request.ack()
+
+    async with (
+        fake_connect(cluster) as connection,
+        connection.channel() as channel,
+        connection.channel() as other,
+        trio.open_nursery() as nursery,
+    ):
+        await channel.declare_queue("rpc")
+        nursery.start_soon(serve, other)
+        assert (await channel.call(b"ab", "rpc")).body == b"abab"
+        cluster.stop("one")
+        await wait_all_tasks_blocked()
+        replies: list[bytes] = []
+
+        async def ask() -> None:
+            replies.append((await channel.call(b"cd", "rpc")).body)
+
+        nursery.start_soon(ask)
+        await trio.sleep(60)
+        cluster.start("one")
+        await trio.sleep(60)
+        assert replies == [b"cdcd"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_request_after_a_loss_finds_its_reply(autojump_clock: MockClock) -> None:

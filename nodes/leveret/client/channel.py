@@ -6,26 +6,23 @@ asked. A channel may be used by several tasks together.
 
 from __future__ import annotations
 
-import itertools
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
-from leveret.amqp import Method, Properties, spec
+from leveret.amqp import Properties, spec
 
-from .core.channel import REPLY_QUEUE
-from .core.outcome import Outcome
+from .core.bodies import Body, octets_of
+from .core.requests import REPLY_QUEUE, answer_to
 from .core.templates import template_of
 from .declarations import Declarations
 from .deliveries import Deliveries
 from .errors import (
     ChannelClosed,
     ClientError,
-    MessageTooLarge,
     Misuse,
     ReplyLost,
-    TransactionLost,
     again,
 )
 from .message import Message
@@ -41,16 +38,12 @@ if TYPE_CHECKING:
 
     from .connection import Connection
     from .core.channel import ChannelCore
-    from .core.message import BaseMessage
-    from .core.window import PendingPublish
     from .results import Queue
 
 CLOSE_WITHIN_S: Final = 3.0
 """How long the broker may take to answer a channel.close."""
 PREFETCH: Final = 100
 """Messages that a consumer is given ahead of its acknowledgements, by default."""
-
-Body = bytes | bytearray | memoryview
 
 
 class Channel(Declarations):
@@ -72,8 +65,6 @@ class Channel(Declarations):
         self._confirms = confirms
         self._transactional = transactional
         self._opened: ChannelCore | None = None
-        self._correlation = itertools.count(1)
-        self._reply_to = ""
 
     @property
     def _core(self) -> ChannelCore:
@@ -164,13 +155,14 @@ class Channel(Declarations):
             312
         """
         template = template_of(properties)
-        octets = _octets(body)
+        octets = octets_of(body)
         connection = self._connection
         if connection._core.blocked is not None:
             await connection._until_unblocked()
         if self._confirms:
-            pending = self._publish(octets, exchange, routing_key, template.encode(len(octets)),
-                                    mandatory=mandatory)  # fmt: skip
+            pending = self._core.publish(
+                exchange, routing_key, template.encode(len(octets)), octets, mandatory=mandatory
+            )
 
             def abandon() -> None:
                 pending.is_abandoned = True
@@ -180,21 +172,11 @@ class Channel(Declarations):
         if mandatory:
             raise Misuse("without confirms nobody hears of a mandatory message that comes back")
         await connection._until_live()
-        if self._core.is_transaction_lost:
-            raise self._transaction_lost()
-        self._publish(octets, exchange, routing_key, template.encode(len(octets)), mandatory=False)
+        self._core.check_transaction()
+        self._core.publish(
+            exchange, routing_key, template.encode(len(octets)), octets, mandatory=False
+        )
         await connection._until_room()
-
-    def _publish(
-        self, body: bytes, exchange: str, routing_key: str, header: bytes, *, mandatory: bool
-    ) -> PendingPublish:
-        core = self._core
-        if len(body) > core.connection.body_max:
-            raise MessageTooLarge(
-                f"the message has {len(body)} octets, the broker takes {core.connection.body_max} "
-                "at most: split it, or store it elsewhere and send a reference"
-            )
-        return core.publish(exchange, routing_key, header, body, mandatory=mandatory)
 
     def publisher(
         self,
@@ -345,7 +327,7 @@ class Channel(Declarations):
             ...             await channel.commit()
             >>> trio.run(main)
         """
-        await self._end_transaction(spec.TxCommit(), spec.TxCommitOk)
+        await wait_for(self._core.end_transaction(spec.TxCommit(), spec.TxCommitOk))
 
     async def rollback(self) -> None:
         """Undo what was published and acknowledged since the last commit.
@@ -365,7 +347,7 @@ class Channel(Declarations):
             self._core.is_transaction_lost = False  # the broker did it for us
             await trio.lowlevel.checkpoint()
             return
-        await self._end_transaction(spec.TxRollback(), spec.TxRollbackOk)
+        await wait_for(self._core.end_transaction(spec.TxRollback(), spec.TxRollbackOk))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[None]:
@@ -390,20 +372,6 @@ class Channel(Declarations):
                     await self.rollback()
             raise
         await self.commit()
-
-    async def _end_transaction(self, method: Method, answer: type[Method]) -> None:
-        if not self._transactional:
-            raise Misuse("the channel has no transactions: connection.channel(transactional=True)")
-        if self._core.is_transaction_lost:
-            raise self._transaction_lost()
-        await wait_for(self._core.ask(method, answer, is_repeatable=False))
-
-    def _transaction_lost(self) -> TransactionLost:
-        self._core.is_transaction_lost = False
-        return TransactionLost(
-            "the connection broke within the transaction, which the broker has rolled back: "
-            "repeat the whole transaction"
-        )
 
     # Request and reply
 
@@ -442,16 +410,11 @@ class Channel(Declarations):
             >>> trio.run(main)
             b'42'
         """
-        octets = _octets(body)
+        octets = octets_of(body)
         await self._listen_for_replies()
         core = self._core
         while True:
-            number = f"{core.publisher}.{next(self._correlation)}"
-            asked = Properties() if properties is None else properties.copy()
-            asked.correlation_id = number
-            asked.reply_to = core.connection.topology.resolve(self._reply_to)
-            reply: Outcome[BaseMessage] = Outcome()
-            core.requests[number] = reply
+            asked, reply = core.begin_request(properties)
             try:
                 await self.publish(
                     octets, routing_key, exchange=exchange, properties=asked, mandatory=True
@@ -465,7 +428,7 @@ class Channel(Declarations):
                 assert isinstance(answer, Message)
                 return answer
             finally:
-                core.requests.pop(number, None)
+                core.requests.end(asked)
 
     async def reply(
         self, request: Message, body: Body, *, properties: Properties | None = None
@@ -490,37 +453,17 @@ class Channel(Declarations):
             >>> trio.run(main)
             b'abab' 7
         """
-        to = request.properties.reply_to
-        if not to:
-            raise Misuse("the request has no reply_to: its sender expects no reply")
-        answer = Properties() if properties is None else properties.copy()
-        answer.correlation_id = request.properties.correlation_id
+        to, answer = answer_to(request, properties)
         await self.publish(body, to, properties=answer)
 
     async def _listen_for_replies(self) -> None:
         """Begin to consume replies, once."""
         core = self._core
         if core.replies is None:
-            capabilities = core.connection.server_properties.get("capabilities")
             reply_to = REPLY_QUEUE
-            if (
-                not isinstance(capabilities, dict)
-                or capabilities.get("direct_reply_to") is not True
-            ):
+            if not core.connection.has_direct_reply_to:
                 queue = await self.declare_queue(exclusive=True, durable=False, auto_delete=True)
                 reply_to = queue.declared_as
-            if core.replies is None:  # another task may have been here meanwhile
-                self._reply_to = reply_to
-                core.replies = core.consume(
-                    reply_to, no_ack=True, exclusive=False, prefetch=0, arguments={}
-                )
-                core.replies.take = core.take_reply
+            core.listen(reply_to)
+        assert core.replies is not None
         await wait_for(core.replies.started)
-
-
-def _octets(body: Body) -> bytes:
-    if type(body) is bytes:
-        return body
-    if isinstance(body, str):
-        raise TypeError("a body is bytes: encode the text, or use a Producer with a serializer")
-    return bytes(body)

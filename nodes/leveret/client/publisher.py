@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from leveret.amqp import Properties
 
-    from .channel import Body, Channel
+    from .channel import Channel
+    from .core.bodies import Body
     from .core.outcome import Outcome
     from .core.window import PendingPublish
 
@@ -104,11 +105,11 @@ class Publisher:
         await self.ready()
         template = self._template if properties is None else template_of(properties)
         octets = body if type(body) is bytes else bytes(body)
-        pending = self._channel._publish(
-            octets,
+        pending = self._channel._core.publish(
             self._exchange,
             self._routing_key if routing_key is None else routing_key,
             template.encode(len(octets)),
+            octets,
             mandatory=self._mandatory,
         )
         self.in_flight += 1

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from leveret.amqp.blocked import LOW_ON_DISK, NO_MAJORITY, text_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,8 +28,6 @@ log = logging.getLogger(__name__)
 
 CHANNEL: Final = "alarm"
 LOOK_S: Final = 0.5
-LOW_ON_DISK: Final = "low on disk"
-NO_MAJORITY: Final = "no majority of the cluster's nodes"
 
 
 class Alarms:
@@ -120,7 +120,7 @@ class Alarms:
         reasons = [LOW_ON_DISK] if self._low else []
         if self._is_cut_off:
             reasons.append(NO_MAJORITY)
-        reason = " & ".join(reasons) or None
+        reason = text_of(reasons)
         if reason != self._reason:
             self._reason = reason
             self._changed(reason)

@@ -6,22 +6,19 @@ tasks. What the methods do is said at length in `leveret.client.channel`.
 
 from __future__ import annotations
 
-import itertools
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from leveret.amqp import Method, Properties, spec
-from leveret.client.core.channel import REPLY_QUEUE
-from leveret.client.core.outcome import Outcome
+from leveret.client.core.bodies import Body, octets_of
+from leveret.client.core.requests import REPLY_QUEUE, answer_to
 from leveret.client.core.templates import template_of
 from leveret.client.errors import (
     ChannelClosed,
     ClientError,
-    MessageTooLarge,
     Misuse,
     ReplyLost,
     TimedOut,
-    TransactionLost,
     again,
 )
 from leveret.client.results import name_of
@@ -36,17 +33,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from leveret.amqp.fields import Value
-    from leveret.client.core.channel import ChannelCore
-    from leveret.client.core.message import BaseMessage
-    from leveret.client.core.window import PendingPublish
     from leveret.client.results import Queue
 
-    from .connection import Connection
 
 PREFETCH: Final = 100
 """Messages that a consumer is given ahead of its acknowledgements, by default."""
-
-Body = bytes | bytearray | memoryview
 
 
 class Channel(Declarations):
@@ -59,11 +50,6 @@ class Channel(Declarations):
         ...     print(channel.get("hello", no_ack=True).body)
         b'Hello, hare!'
     """
-
-    def __init__(self, connection: Connection, core: ChannelCore) -> None:
-        super().__init__(connection, core)
-        self._correlation = itertools.count(1)
-        self._reply_to = ""
 
     def __enter__(self) -> Self:
         return self
@@ -121,14 +107,16 @@ class Channel(Declarations):
             ...         print(error.reply_code)
             312
         """
-        octets = _octets(body)
+        octets = octets_of(body)
         header = template_of(properties).encode(len(octets))
         connection = self._connection
         if connection._core.blocked is not None:
             connection._wait_unblocked()
         if self._core.confirms:
             with connection._lock:
-                pending = self._publish(octets, exchange, routing_key, header, mandatory=mandatory)
+                pending = self._core.publish(
+                    exchange, routing_key, header, octets, mandatory=mandatory
+                )
                 connection._flush()
             try:
                 connection._wait(pending)
@@ -140,22 +128,10 @@ class Channel(Declarations):
             raise Misuse("without confirms nobody hears of a mandatory message that comes back")
         connection._wait_ready()
         with connection._lock:
-            if self._core.is_transaction_lost:
-                raise self._transaction_lost()
-            self._publish(octets, exchange, routing_key, header, mandatory=False)
+            self._core.check_transaction()
+            self._core.publish(exchange, routing_key, header, octets, mandatory=False)
             connection._flush()
         connection._wait_room()
-
-    def _publish(
-        self, body: bytes, exchange: str, routing_key: str, header: bytes, *, mandatory: bool
-    ) -> PendingPublish:
-        core = self._core
-        if len(body) > core.connection.body_max:
-            raise MessageTooLarge(
-                f"the message has {len(body)} octets, the broker takes {core.connection.body_max} "
-                "at most: split it, or store it elsewhere and send a reference"
-            )
-        return core.publish(exchange, routing_key, header, body, mandatory=mandatory)
 
     def publisher(
         self,
@@ -326,19 +302,10 @@ class Channel(Declarations):
         self.commit()
 
     def _end_transaction(self, method: Method, answer: type[Method]) -> None:
-        if not self._core.transactional:
-            raise Misuse("the channel has no transactions: connection.channel(transactional=True)")
         with self._connection._lock:
-            if self._core.is_transaction_lost:
-                raise self._transaction_lost()
-        self._call(method, answer, is_repeatable=False)
-
-    def _transaction_lost(self) -> TransactionLost:
-        self._core.is_transaction_lost = False
-        return TransactionLost(
-            "the connection broke within the transaction, which the broker has rolled back: "
-            "repeat the whole transaction"
-        )
+            call = self._core.end_transaction(method, answer)
+            self._connection._flush()
+        self._connection._wait(call)
 
     # Request and reply
 
@@ -375,17 +342,12 @@ class Channel(Declarations):
             ...     server.join()
             b'42'
         """
-        octets = _octets(body)
+        octets = octets_of(body)
         self._listen_for_replies()
         core, connection = self._core, self._connection
         while True:
-            number = f"{core.publisher}.{next(self._correlation)}"
-            asked = Properties() if properties is None else properties.copy()
-            asked.correlation_id = number
-            asked.reply_to = core.connection.topology.resolve(self._reply_to)
-            reply: Outcome[BaseMessage] = Outcome()
             with connection._lock:
-                core.requests[number] = reply
+                asked, reply = core.begin_request(properties)
             try:
                 self.publish(
                     octets, routing_key, exchange=exchange, properties=asked, mandatory=True
@@ -399,7 +361,7 @@ class Channel(Declarations):
                 assert isinstance(answer, Message)
                 return answer
             finally:
-                core.requests.pop(number, None)
+                core.requests.end(asked)
 
     def reply(self, request: Message, body: Body, *, properties: Properties | None = None) -> None:
         """Answer a request that came by `call`, or by anyone who set reply_to.
@@ -417,39 +379,19 @@ class Channel(Declarations):
             ...     print(channel.get(queue, no_ack=True).body)
             b'abab'
         """
-        to = request.properties.reply_to
-        if not to:
-            raise Misuse("the request has no reply_to: its sender expects no reply")
-        answer = Properties() if properties is None else properties.copy()
-        answer.correlation_id = request.properties.correlation_id
+        to, answer = answer_to(request, properties)
         self.publish(body, to, properties=answer)
 
     def _listen_for_replies(self) -> None:
         """Begin to consume replies, once."""
         core, connection = self._core, self._connection
         if core.replies is None:
-            capabilities = core.connection.server_properties.get("capabilities")
             reply_to = REPLY_QUEUE
-            if (
-                not isinstance(capabilities, dict)
-                or capabilities.get("direct_reply_to") is not True
-            ):
+            if not core.connection.has_direct_reply_to:
                 queue = self.declare_queue(exclusive=True, durable=False, auto_delete=True)
                 reply_to = queue.declared_as
             with connection._lock:
-                if core.replies is None:  # another thread may have been here meanwhile
-                    self._reply_to = reply_to
-                    core.replies = core.consume(
-                        reply_to, no_ack=True, exclusive=False, prefetch=0, arguments={}
-                    )
-                    core.replies.take = core.take_reply
-                    connection._flush()
+                core.listen(reply_to)
+                connection._flush()
+        assert core.replies is not None
         connection._wait(core.replies.started)
-
-
-def _octets(body: Body) -> bytes:
-    if type(body) is bytes:
-        return body
-    if isinstance(body, str):
-        raise TypeError("a body is bytes: encode the text, or use a Producer with a serializer")
-    return bytes(body)

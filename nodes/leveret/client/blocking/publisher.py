@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from leveret.amqp import Properties
+    from leveret.client.core.bodies import Body
     from leveret.client.core.outcome import Outcome
     from leveret.client.core.window import PendingPublish
 
-    from .channel import Body, Channel
+    from .channel import Channel
 
 
 class Publisher:
@@ -105,11 +106,11 @@ class Publisher:
         octets = body if type(body) is bytes else bytes(body)
         template = self._template if properties is None else template_of(properties)
         with connection._lock:
-            pending = self._channel._publish(
-                octets,
+            pending = self._channel._core.publish(
                 self._exchange,
                 self._routing_key if routing_key is None else routing_key,
                 template.encode(len(octets)),
+                octets,
                 mandatory=self._mandatory,
             )
             self.in_flight += 1

@@ -20,29 +20,33 @@ from leveret.client.errors import (
     ConnectionLost,
     ConsumerCancelled,
     MessageTooLarge,
+    Misuse,
     ReplyLost,
+    TransactionLost,
     again,
     channel_error,
 )
 
 from .consumer import ConsumerCore
 from .outcome import Outcome
+from .requests import Requests
 from .settlements import Life
 from .window import PendingPublish, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from leveret.amqp import Delivery, Method
+    from leveret.amqp import Delivery, Method, Properties
     from leveret.amqp.fields import Table
 
     from .connection import ConnectionCore
     from .message import BaseMessage
 
-_CLOSINGS_MAX: Final = 8
-"""Closings by the broker in a row, without an answer between them, that end a channel for good."""
+_BLAMELESS_MAX: Final = 8
+"""Closings for which nothing can be blamed that end a channel for good, in a row: without an
+answer or a confirm between them. What is to blame for one is told and not asked again; but what
+cannot be found (a publish without confirms, a limit of the broker) may come again for ever."""
 _FORMER_MAX: Final = 32
-REPLY_QUEUE: Final = "amq.rabbitmq.reply-to"
 
 Replies: TypeAlias = "type[Method] | tuple[type[Method], ...]"
 
@@ -107,8 +111,7 @@ class ChannelCore:
         self.consumers: dict[bytes, ConsumerCore] = {}
         self._former: dict[bytes, ConsumerCore] = {}
         """Consumers that were cancelled lately: something may still come for them."""
-        self.requests: dict[str, Outcome[BaseMessage]] = {}
-        """Requests by their correlation id that wait for a reply."""
+        self.requests = Requests()
         self.replies: ConsumerCore | None = None
         self.is_in_transaction = False
         """Something was published or acknowledged since the last commit."""
@@ -120,7 +123,7 @@ class ChannelCore:
         self._qos: spec.BasicQos | None = None
         self._expected: deque[Call] = deque()
         self._waiting: deque[Call] = deque()
-        self._closings = 0
+        self._blameless = 0
         self._tags = 0
 
     # Incarnations
@@ -160,7 +163,6 @@ class ChannelCore:
         self.life.acks.clear()
         for consumer in self.consumers.values():
             consumer.drop()
-        requests, self.requests = self.requests, {}
         if self.is_in_transaction:
             self.is_in_transaction = False
             self.is_transaction_lost = True
@@ -174,9 +176,8 @@ class ChannelCore:
                 self._waiting.appendleft(call)
             else:
                 call.fail(self._lost(call, error))
-        for request in requests.values():
-            text = f"{error}\nThe connection broke between the request and its reply."
-            request.fail(ReplyLost(text))
+        text = f"{error}\nThe connection broke between the request and its reply."
+        self.requests.fail_all(ReplyLost(text))
 
     def _lost(self, call: Call, error: ClientError) -> ConnectionLost:
         if isinstance(call.method, spec.TxCommit):
@@ -212,9 +213,7 @@ class ChannelCore:
         self._expected.clear()
         self._waiting.clear()
         self.window.fail_all(error)
-        requests, self.requests = self.requests, {}
-        for request in requests.values():
-            request.fail(again(error))
+        self.requests.fail_all(error)
         for consumer in self.consumers.values():
             consumer.drop()
             consumer.end(error)
@@ -273,10 +272,16 @@ class ChannelCore:
         """Publish; without confirms the outcome is done at once.
 
         Raises:
+            MessageTooLarge: the broker would not take it.
             ClientError: the channel is closed.
         """
         if self.error is not None:
             raise again(self.error)
+        if len(body) > self.connection.body_max:
+            raise MessageTooLarge(
+                f"the message has {len(body)} octets, the broker takes {self.connection.body_max} "
+                "at most: split it, or store it elsewhere and send a reference"
+            )
         pending = PendingPublish(exchange, routing_key, header, body, mandatory)
         self.published += 1
         if self.confirms:
@@ -288,6 +293,49 @@ class ChannelCore:
             self.window.write(pending)
             pending.is_done = True
         return pending
+
+    # Transactions
+
+    def check_transaction(self) -> None:
+        """Raises TransactionLost, once, if the broker has rolled the transaction back."""
+        if self.is_transaction_lost:
+            self.is_transaction_lost = False
+            raise TransactionLost(
+                "the connection broke within the transaction, which the broker has rolled back: "
+                "repeat the whole transaction"
+            )
+
+    def end_transaction(self, method: Method, answer: type[Method]) -> Call:
+        """Commit or roll back.
+
+        Raises:
+            Misuse: the channel is not transactional. TransactionLost: see `check_transaction`.
+        """
+        if not self.transactional:
+            raise Misuse("the channel has no transactions: connection.channel(transactional=True)")
+        self.check_transaction()
+        return self.ask(method, answer, is_repeatable=False)
+
+    # Requests
+
+    def begin_request(
+        self, properties: Properties | None
+    ) -> tuple[Properties, Outcome[BaseMessage]]:
+        """The properties for a request, and the outcome that will be its reply.
+
+        `listen` comes before it, and `requests.end` behind it, whatever happens.
+        """
+        reply_to = self.connection.topology.resolve(self.requests.reply_to)
+        return self.requests.begin(self.publisher, reply_to, properties)
+
+    def listen(self, reply_to: str) -> None:
+        """Begin to consume replies, unless somebody has begun meanwhile."""
+        if self.replies is None:
+            self.requests.reply_to = reply_to
+            self.replies = self.consume(
+                reply_to, no_ack=True, exclusive=False, prefetch=0, arguments={}
+            )
+            self.replies.take = self.requests.take
 
     # Consuming
 
@@ -437,17 +485,12 @@ class ChannelCore:
         self.replies = None
         self.is_transaction_lost = False
 
-    def take_reply(self, message: BaseMessage) -> None:
-        """Give a reply to the request that waits for it; one that nobody waits for is dropped."""
-        request = self.requests.pop(message.properties.correlation_id or "", None)
-        if request is not None:
-            request.succeed(message)
-
     # What the broker says
 
     def receive(self, event: Ack | ContentReceived | Method) -> None:
         """Take what is not a delivery."""
         if isinstance(event, Ack):
+            self._blameless = 0
             self.window.confirm(event.delivery_tag, multiple=event.multiple, refused=False)
         elif isinstance(event, ContentReceived):
             self._content(event)
@@ -484,7 +527,7 @@ class ChannelCore:
             return
         call = self._expected.popleft()
         if not self._is_own(call):
-            self._closings = 0
+            self._blameless = 0
         if isinstance(method, spec.BasicGetEmpty):
             value = None
         elif self.connection.is_robust and not self.connection.is_control(self):
@@ -529,7 +572,6 @@ class ChannelCore:
 
     def closed(self, error: ChannelClosed, close: spec.ChannelClose | None) -> None:
         """The channel was closed for an error, by the broker or, in its name, by the protocol."""
-        self._closings += 1
         cause = (close.class_id, close.method_id) if close is not None else (0, 0)
         first = self._expected[0] if self._expected else None
         if first is not None and isinstance(first.method, spec.ChannelClose):
@@ -540,13 +582,15 @@ class ChannelCore:
             guilty = [self._expected.popleft()]
         elif cause == _PUBLISH:
             guilty = self.window.guilty(error)
+        if not guilty:
+            self._blameless += 1
         if isinstance(error, MessageTooLarge):
             self.connection.body_max = error.size_max or self.connection.body_max
         # First it is lost, so that who is told of the failure and asks again has to wait.
         self.lose(error)
         for outcome in guilty:
             outcome.fail(again(error))
-        if not self.connection.is_robust or self._closings > _CLOSINGS_MAX:
+        if not self.connection.is_robust or self._blameless > _BLAMELESS_MAX:
             self.end(error)
         elif self.error is None and self.connection.lets_begin(self):
             self.begin()

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from leveret.amqp import ClientConnection, Delivery, spec
+from leveret.amqp.blocked import is_cut_off
 from leveret.amqp.events import (
     Ack,
     ChannelFailed,
@@ -157,7 +158,13 @@ class ConnectionCore:
     @property
     def is_cut_off(self) -> bool:
         """Whether the broker has said that it is away from the rest of its cluster."""
-        return self.blocked is not None and "majority" in self.blocked
+        return is_cut_off(self.blocked)
+
+    @property
+    def has_direct_reply_to(self) -> bool:
+        """Whether the broker brings replies past all queues."""
+        capabilities = self.server_properties.get("capabilities")
+        return isinstance(capabilities, dict) and capabilities.get("direct_reply_to") is True
 
     # The transport
 
