@@ -21,13 +21,7 @@ CHANNEL_MAX_MIN: Final = 1
 
 _ROUTES_MAX: Final = 512
 _unpack_head: Final = Struct(">BHI").unpack_from
-# An end octet and the next frame's type in one word, so that one comparison proves both.
-_unpack_to_header: Final = Struct(">HHIIQ").unpack_from
-_unpack_to_body: Final = Struct(">HHI").unpack_from
 _unpack_tag: Final = Struct(">QB").unpack_from
-_END_THEN_HEADER: Final = 0xCE02
-_END_THEN_BODY: Final = 0xCE03
-_BASIC_WEIGHTLESS: Final = 60 << 16
 _DELIVER: Final = spec.BasicDeliver.ID.to_bytes(4, "big")
 
 
@@ -95,10 +89,8 @@ class ClientConnection(Connection):
         end = len(data)
         append = events.append
         idle = self._idle
-        header_of = self._headers.get
         route_of = self._routes.get
         payload_max = self._payload_max
-        message_max = self._message_size_max
         while True:
             if end - used < 7:
                 self._needed = 7
@@ -115,41 +107,15 @@ class ClientConnection(Connection):
                 method = data[start : start + 4]
                 tag_end = start + 5 + data[start + 4]
                 if method == _DELIVER and tag_end + 11 <= stop:
-                    mark, same, size, basic, body_size = _unpack_to_header(data, stop)
-                    head = stop + 8
-                    tail = head + size
-                    if (
-                        mark == _END_THEN_HEADER
-                        and same == channel
-                        and basic == _BASIC_WEIGHTLESS
-                        and tail + 8 <= end
-                        and size <= payload_max
-                        and 0 < body_size <= message_max
-                    ):
-                        header = header_of(data[head:tail]) or self._checked(data[head:tail])
-                        mark, same, size = _unpack_to_body(data, tail)
-                        tail += 8
-                        after = tail + size
-                        route = data[tag_end + 9 : stop]
-                        route = route_of(route) or self._checked_route(route)
-                        if (
-                            mark == _END_THEN_BODY
-                            and same == channel
-                            and size == body_size
-                            and size <= payload_max
-                            and after < end
-                            and data[after] == 0xCE
-                            and header
-                            and route
-                        ):
-                            tag, bits = _unpack_tag(data, tag_end)
-                            consumer_tag = data[start + 5 : tag_end]
-                            body = data[tail:after]
-                            append(
-                                make(channel, consumer_tag, tag, bits & 1 != 0, route, header, body)
-                            )
-                            used = after + 1
-                            continue
+                    route = data[tag_end + 9 : stop]
+                    route = route_of(route) or self._checked_route(route)
+                    content = self._content_at(data, stop, channel)
+                    if content is not None and route:
+                        header, body, used = content
+                        tag, bits = _unpack_tag(data, tag_end)
+                        consumer_tag = data[start + 5 : tag_end]
+                        append(make(channel, consumer_tag, tag, bits & 1 != 0, route, header, body))
+                        continue
             self._receive_frame(kind, channel, data, start, stop, events)
             used = stop + 1
 

@@ -203,17 +203,15 @@ class Connection:
     def _receive_frames(self, data: bytes, used: int, events: list[Event]) -> int:
         """The loop over whole frames; interrupted by an error, or after a frame of channel 0.
 
-        One flat function, for speed: a call or an attribute more costs what parsing a message
-        does. A publish whose three frames lie in `data` is cut out in one step; where anything is
+        Flat, for speed: a call or an attribute more is a tenth of what parsing a message costs.
+        A publish whose three frames lie in `data` is cut out in one step; where anything is
         unusual, frame by frame the way below knows what to do.
         """
         end = len(data)
         append = events.append
         idle = self._idle
         publish_of = self._publishes.get
-        header_of = self._headers.get
         payload_max = self._payload_max
-        message_max = self._message_size_max
         while True:
             if end - used < 7:
                 self._needed = 7
@@ -235,37 +233,50 @@ class Connection:
                     continue
                 publish = publish_of(payload) or self._learn(payload)
                 if publish is not None and stop + 20 <= end:
-                    mark, same, size, basic, body_size = _unpack_to_header(data, stop)
-                    head = stop + 8
-                    tail = head + size
-                    if (
-                        mark == _END_THEN_HEADER
-                        and same == channel
-                        and basic == _BASIC_WEIGHTLESS
-                        and tail + 8 <= end
-                        and size <= payload_max
-                        and 0 < body_size <= message_max
-                    ):
-                        header = header_of(data[head:tail]) or self._checked(data[head:tail])
-                        mark, same, size = _unpack_to_body(data, tail)
-                        tail += 8
-                        after = tail + size
-                        if (
-                            mark == _END_THEN_BODY
-                            and same == channel
-                            and size == body_size
-                            and size <= payload_max
-                            and after < end
-                            and data[after] == 0xCE
-                            and header
-                        ):
-                            route, mandatory, immediate = publish
-                            body = data[tail:after]
-                            append(Publish(channel, route, mandatory, immediate, header, body))
-                            used = after + 1
-                            continue
+                    content = self._content_at(data, stop, channel)
+                    if content is not None:
+                        header, body, used = content
+                        route, mandatory, immediate = publish
+                        append(Publish(channel, route, mandatory, immediate, header, body))
+                        continue
             self._receive_frame(kind, channel, data, start, stop, events)
             used = stop + 1
+
+    def _content_at(self, data: bytes, stop: int, channel: int) -> tuple[bytes, bytes, int] | None:
+        """Header and body of the content whose frames lie whole behind a method, and their end.
+
+        stop: where the method's end octet is. None if anything about it is unusual.
+        """
+        mark, same, size, basic, body_size = _unpack_to_header(data, stop)
+        head = stop + 8
+        tail = head + size
+        payload_max = self._payload_max
+        end = len(data)
+        if (
+            mark != _END_THEN_HEADER
+            or same != channel
+            or basic != _BASIC_WEIGHTLESS
+            or tail + 8 > end
+            or size > payload_max
+            or not 0 < body_size <= self._message_size_max
+        ):
+            return None
+        header = data[head:tail]
+        header = self._headers.get(header) or self._checked(header)
+        mark, same, size = _unpack_to_body(data, tail)
+        tail += 8
+        after = tail + size
+        if (
+            mark == _END_THEN_BODY
+            and same == channel
+            and size == body_size
+            and size <= payload_max
+            and after < end
+            and data[after] == 0xCE
+            and header
+        ):
+            return header, data[tail:after], after + 1
+        return None
 
     def _receive_frame(
         self, kind: int, channel: int, data: bytes, start: int, stop: int, events: list[Event]
