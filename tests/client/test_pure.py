@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,15 @@ from hypothesis import strategies as st
 
 from leveret.amqp import Properties, spec
 from leveret.amqp.fields import Table
-from leveret.client import InvalidUrl
+from leveret.client import (
+    AuthenticationRefused,
+    ClientError,
+    ConnectFailed,
+    ConnectionLost,
+    InvalidUrl,
+)
 from leveret.client.address import parse_url
+from leveret.client.attempts import Attempts
 from leveret.client.core.settlements import Life
 from leveret.client.core.templates import template_of
 from leveret.client.core.topology import Topology
@@ -149,3 +157,68 @@ def test_a_queue_with_a_new_name_is_asked_for_by_it() -> None:
     assert asked.queue == "b"
     topology.note(spec.QueueDelete(queue="b"), spec.QueueDeleteOk(message_count=0))
     assert len(topology) == 0
+
+
+# Attempts
+
+
+def attempts(*, give_up_after_s: float = 60) -> Attempts:
+    made = Attempts(parse_url("amqp://a,b"), Random(1), give_up_after_s=give_up_after_s)
+    made.begin(100)
+    return made
+
+
+def fail(made: Attempts, *, now_s: float = 100, error: ClientError | None = None) -> object:
+    return made.failed(made.next(), error or ConnectionLost("gone"), now_s)
+
+
+def test_every_address_is_tried_before_the_first_connect_fails() -> None:
+    made = attempts()
+
+    assert fail(made) is None
+    assert made.pause_s() == 0
+    end = fail(made)
+
+    assert isinstance(end, ConnectFailed)
+    assert [where for where, _ in end.attempts] == ["a:5672", "b:5672"]
+
+
+def test_after_a_loss_there_are_rounds_with_pauses_until_it_is_enough() -> None:
+    made = attempts(give_up_after_s=60)
+    made.next()
+    made.succeeded(200)
+
+    for now_s in (200, 230, 260):
+        assert fail(made, now_s=now_s) is None
+        assert made.pause_s() == 0
+        assert fail(made, now_s=now_s) is None
+        assert made.pause_s() > 0
+    assert fail(made, now_s=261) is None
+    assert isinstance(fail(made, now_s=261), ConnectFailed)
+
+
+def test_a_login_that_is_refused_ends_the_attempts_at_once() -> None:
+    made = attempts()
+    made.next()
+    made.succeeded(200)
+    refused = AuthenticationRefused("no")
+
+    assert fail(made, error=refused) is refused
+
+
+def test_announced_addresses_are_tried_behind_the_given_ones() -> None:
+    made = attempts()
+    made.learn(["amqp://c:5672", "amqps://d:5671", "amqp://a:5672"])
+
+    assert [str(made.next()) for _ in range(4)] == ["a:5672", "b:5672", "c:5672", "a:5672"]
+
+
+def test_a_fork_begins_with_a_first_round() -> None:
+    made = attempts()
+    made.next()
+    made.succeeded(100)
+    assert fail(made) is None
+    made.begin(300)
+
+    assert fail(made) is None
+    assert isinstance(fail(made), ConnectFailed)

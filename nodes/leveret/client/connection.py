@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from . import streams
-from .address import Target, announced, merged, parse_url
-from .backoff import Backoff
+from .address import Target, parse_url
+from .attempts import Attempts
 from .channel import Channel
-from .core.connection import ConnectionCore, State, is_final
+from .core.connection import ConnectionCore, State
 from .core.outcome import Outcome
-from .errors import ClientError, ConnectFailed, ConnectionClosed, ConnectionLost, Misuse
+from .errors import ClientError, ConnectionClosed, ConnectionLost, Misuse
+from .face import ConnectionFace
 from .message import Message
-from .results import ConnectionStatistics, Guarantee, statistics_of
+from .results import ConnectionStatistics, statistics_of
 from .waiting import Parking, misused, wait_for
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def connect(
     )
 
 
-class Connection:
+class Connection(ConnectionFace):
     """A connection; make it with `connect`. All tasks of its trio run may use it together.
 
     Example:
@@ -117,17 +118,13 @@ class Connection:
         rng: Random,
         dial: Callable[[Address, ssl.SSLContext | None, str | None], Awaitable[Stream]],
     ) -> None:
-        self._target = target
-        self._login = target.login
-        self._addresses = target.addresses
-        self._address: Address | None = None
-        self._next = 0
-        self._give_up_after_s = give_up_after_s
-        self._dial = dial
-        self._backoff = Backoff(rng)
-        self._core = ConnectionCore(
+        core = ConnectionCore(
             Message, is_robust=is_robust, publisher=secrets.token_hex(12), wake=self._wake
         )
+        super().__init__(core, Attempts(target, rng, give_up_after_s=give_up_after_s))
+        self._target = target
+        self._login = target.login
+        self._dial = dial
         self._token: trio.lowlevel.TrioToken | None = None
         self._writer = Parking()
         self._reader = Parking()
@@ -230,36 +227,6 @@ class Connection:
         self._login = replace(self._login, password=secret)
         await wait_for(self._core.update_secret(secret, reason))
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a broker at the other end at this moment."""
-        return self._core.state is State.READY
-
-    @property
-    def blocked(self) -> str | None:
-        """Why the broker takes no publishes now, None if it does; `publish` waits meanwhile."""
-        return self._core.blocked
-
-    @property
-    def guarantee(self) -> Guarantee:
-        """How often the broker may have a confirmed message, see `Guarantee`."""
-        return statistics_of(self._core).guarantee
-
-    @property
-    def server_properties(self) -> dict[str, object]:
-        """Product, version, capabilities and what else the broker says of itself."""
-        return dict(self._core.server_properties)
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where the broker may be found: the given addresses, and those that it announced."""
-        return [str(address) for address in self._addresses]
-
-    @property
-    def address(self) -> str | None:
-        """The address that is, or was last, connected to."""
-        return None if self._address is None else str(self._address)
-
     def statistics(self) -> ConnectionStatistics:
         """Counters, and how the connection is now.
 
@@ -326,36 +293,23 @@ class Connection:
 
     async def _keep(self) -> None:
         """Connect, and in robust mode again and again, until the core is closed."""
-        core = self._core
-        attempts: list[tuple[str, str]] = []
-        lost_at = trio.current_time()
-        was_ready = False
+        core, attempts = self._core, self._attempts
+        attempts.begin(trio.current_time())
         while True:
-            address = self._addresses[self._next % len(self._addresses)]
-            self._next += 1
+            address = attempts.next()
             ready, error = await self._attempt(address)
             if ready:
-                was_ready = True
-                attempts = []
-                lost_at = trio.current_time()
-                self._backoff.reset()
+                attempts.succeeded(trio.current_time())
             if core.state is State.CLOSED:
                 return
             if ready:
                 log.warning("connection lost", extra={"broker": str(address), "why": str(error)})
-            if ready:
                 continue
-            attempts.append((str(address), str(error)))
-            if is_final(error):
-                core.end(error)
+            end = attempts.failed(address, error, trio.current_time())
+            if end is not None:
+                core.end(end)
                 return
-            if len(attempts) % len(self._addresses):
-                continue
-            if not was_ready or trio.current_time() - lost_at > self._give_up_after_s:
-                core.end(ConnectFailed(attempts[-len(self._addresses) :]))
-                return
-            attempts = attempts[-len(self._addresses) :]
-            await trio.sleep(self._backoff.next())
+            await trio.sleep(attempts.pause_s())
 
     async def _attempt(self, address: Address) -> tuple[bool, ClientError]:
         """Connect to one address and converse until that ends.
@@ -436,7 +390,7 @@ class Connection:
         is_limited = scope.deadline != float("inf")
         if core.state is not State.READY:
             return
-        if core.is_cut_off and len(self._addresses) > 1 and core.is_robust:
+        if self._is_better_left:
             if not is_limited:
                 scope.deadline = trio.current_time() + CUT_OFF_S
         elif is_limited:
@@ -483,12 +437,6 @@ class Connection:
             self._has_heard = False
             if silent >= SILENCE_MAX:
                 stop(ConnectionLost(f"the broker was silent for {silent * interval_s / 2:g} s"))
-
-    def _learn_addresses(self) -> None:
-        """Add the addresses that the cluster announces to those that were given."""
-        told = self._core.server_properties.get("cluster_addresses")
-        found = announced(told, is_secure=self._target.tls is not None)
-        self._addresses = merged([self._target.addresses, found])
 
 
 def _reason(error: BaseException) -> str:

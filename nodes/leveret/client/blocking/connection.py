@@ -20,19 +20,19 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from leveret.client.address import announced, merged, parse_url
-from leveret.client.backoff import Backoff
-from leveret.client.core.connection import ConnectionCore, State, is_final
+from leveret.client.address import parse_url
+from leveret.client.attempts import Attempts
+from leveret.client.core.connection import ConnectionCore, State
 from leveret.client.core.outcome import Outcome
 from leveret.client.errors import (
     ClientError,
-    ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
     Misuse,
     TimedOut,
 )
-from leveret.client.results import ConnectionStatistics, Guarantee, statistics_of
+from leveret.client.face import ConnectionFace
+from leveret.client.results import ConnectionStatistics, statistics_of
 
 from .channel import Channel
 from .message import Message
@@ -101,7 +101,7 @@ def connect(
     return connection
 
 
-class Connection:
+class Connection(ConnectionFace):
     """A connection; make it with `connect`. Any number of threads may use it.
 
     Example:
@@ -119,19 +119,15 @@ class Connection:
         give_up_after_s: float,
         rng: Random,
     ) -> None:
+        core = ConnectionCore(
+            Message, is_robust=is_robust, publisher=secrets.token_hex(12), wake=self._wake
+        )
+        super().__init__(core, Attempts(target, rng, give_up_after_s=give_up_after_s))
         self.timeout_s = timeout_s
         """Seconds that any one call may take."""
         self._target = target
         self._login = target.login
-        self._addresses = target.addresses
-        self._address: Address | None = None
-        self._next = 0
-        self._give_up_after_s = give_up_after_s
-        self._backoff = Backoff(rng)
         self._lock = threading.RLock()
-        self._core = ConnectionCore(
-            Message, is_robust=is_robust, publisher=secrets.token_hex(12), wake=self._wake
-        )
         self._core.lock = self._lock
         self._thread: threading.Thread | None = None
         self._transport: Transport | None = None
@@ -224,36 +220,6 @@ class Connection:
             call = self._core.update_secret(secret, reason)
             self._flush()
         self._wait(call)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a broker at the other end at this moment."""
-        return self._core.state is State.READY
-
-    @property
-    def blocked(self) -> str | None:
-        """Why the broker takes no publishes now, None if it does; `publish` waits meanwhile."""
-        return self._core.blocked
-
-    @property
-    def guarantee(self) -> Guarantee:
-        """How often the broker may have a confirmed message, see `leveret.client.Guarantee`."""
-        return statistics_of(self._core).guarantee
-
-    @property
-    def server_properties(self) -> dict[str, object]:
-        """Product, version, capabilities and what else the broker says of itself."""
-        return dict(self._core.server_properties)
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where the broker may be found: the given addresses, and those that it announced."""
-        return [str(address) for address in self._addresses]
-
-    @property
-    def address(self) -> str | None:
-        """The address that is, or was last, connected to."""
-        return None if self._address is None else str(self._address)
 
     def statistics(self) -> ConnectionStatistics:
         """Counters, and how the connection is now.
@@ -356,32 +322,24 @@ class Connection:
 
     def _keep(self) -> None:
         """Connect, and in robust mode again and again, until the core is closed."""
-        core = self._core
-        attempts: list[tuple[str, str]] = []
-        lost_at = time.monotonic()
-        was_ready = False
+        core, attempts = self._core, self._attempts
+        attempts.begin(time.monotonic())
         while not core.is_closed:
-            address = self._addresses[self._next % len(self._addresses)]
-            self._next += 1
+            address = attempts.next()
             ready, error = self._attempt(address)
             if ready:
-                was_ready, attempts, lost_at = True, [], time.monotonic()
-                self._backoff.reset()
+                attempts.succeeded(time.monotonic())
                 if not core.is_closed:
                     log.warning(
                         "connection lost", extra={"broker": str(address), "why": str(error)}
                     )
                 continue
-            attempts.append((str(address), str(error)))
-            with self._lock:
-                if is_final(error):
-                    core.end(error)
-                elif len(attempts) % len(self._addresses) == 0:
-                    attempts = attempts[-len(self._addresses) :]
-                    if not was_ready or time.monotonic() - lost_at > self._give_up_after_s:
-                        core.end(ConnectFailed(attempts))
-            if len(attempts) % len(self._addresses) == 0:
-                self._pause.wait(self._backoff.next())
+            end = attempts.failed(address, error, time.monotonic())
+            if end is not None:
+                with self._lock:
+                    core.end(end)
+                return
+            self._pause.wait(attempts.pause_s())
 
     def _attempt(self, address: Address) -> tuple[bool, ClientError]:
         """Connect to one address and converse until that ends, see the trio face."""
@@ -439,7 +397,7 @@ class Connection:
                     has_heard = True
                     core.receive(data)
                     if core.state is State.READY:
-                        if core.is_cut_off and core.is_robust and len(self._addresses) > 1:
+                        if self._is_better_left:
                             deadline = min(deadline, now + CUT_OFF_S)
                         elif deadline != float("inf"):
                             deadline = float("inf")
@@ -474,12 +432,6 @@ class Connection:
                         return ConnectionLost(f"the broker was silent for {silent_s:g} s")
             if core.is_full:
                 self._pause.wait(TICK_S)
-
-    def _learn_addresses(self) -> None:
-        """Add the addresses that the cluster announces to those that were given."""
-        told = self._core.server_properties.get("cluster_addresses")
-        found = announced(told, is_secure=self._target.tls is not None)
-        self._addresses = merged([self._target.addresses, found])
 
     # Forks
 
