@@ -101,12 +101,20 @@ class Group:
             done: list[tuple[Callable[[object], None], object]] = []
             for command, then in pending:
                 self.entries.append(command)
-                reply = self._machine.apply(len(self.entries), 0, command, 0) if command else None
+                reply = (
+                    self._machine.apply(len(self.entries), wall_clock_ms(), command, 0)
+                    if command
+                    else None
+                )
                 done.append((then, reply))
             for then, reply in done:
                 then(reply)
             for listener in self._applied:
                 listener()
+
+
+def wall_clock_ms() -> int:
+    return 1_000_000_000_000 + int(trio.current_time() * 1000)
 
 
 class Links:
@@ -220,6 +228,7 @@ class Lab:
         self.catalog = Catalog(self.catalog_group, machine)
         self.links = Links()
         self.spawner = Spawner(supervisor)
+        self.timers = Timers()
         self.directory = Directory(
             node=1,
             boot=1,
@@ -229,9 +238,10 @@ class Lab:
             ),
             links=self.links,
             supervisor=cast("Supervisor", self.spawner),
+            timers=self.timers,
+            wall_clock_ms=wall_clock_ms,
         )
         self.directory.add_shard(1, self.shard_group, shard_machine)
-        self.timers = Timers()
         self.services = Services(
             catalog=self.catalog,
             directory=self.directory,

@@ -41,7 +41,7 @@ from leveret.broker.messages import (
     unseen,
 )
 from leveret.broker.queue import QueueActor
-from leveret.broker.queue_seams import Desk
+from leveret.broker.queue_seams import Alarm, Desk
 from leveret.broker.queue_state import QueueState
 
 UID = 7
@@ -88,7 +88,8 @@ class Node:
         self.actor = self.new_actor()
 
     def new_actor(self) -> QueueActor:
-        actor = QueueActor(UID, auto_delete=False, log=self, context=self, desk=self.desk)
+        actor = QueueActor(UID, log=self, context=self, desk=self.desk)
+        actor.ref = cast("Ref[QueueMessage]", self.mailbox)
         run_now(cast("Coroutine[object, object, None]", actor.start()))
         return actor
 
@@ -127,8 +128,17 @@ class Node:
             link.append(body)
         return True
 
-    def last_consumer_gone(self, uid: int, done: Callable[[object], None]) -> None:
+    def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
         raise AssertionError("the queue is not auto-delete")
+
+    def exchange(self, vhost: str, name: str) -> None:
+        raise AssertionError("the queue has no dead-letter exchange")
+
+    def now_ms(self) -> int:
+        return 0
+
+    def after(self, delay_s: float, ref: object, message: object) -> Alarm:
+        raise AssertionError("nothing in the queue waits for a time")
 
     # What happens to it
 

@@ -178,7 +178,7 @@ async def test_a_cancelled_consumer_is_let_go_when_its_last_message_is_settled()
 
         assert not actor._consumers
         assert actor._lead is not None
-        assert not actor._lead.consumers
+        assert not actor._lead.dispatcher.consumers
 
 
 async def test_consumers_get_on_after_their_queue_has_crashed() -> None:
@@ -268,7 +268,7 @@ async def test_no_consumer_stops_because_deliveries_were_refused_by_the_channels
         lead = node.queue_actor("q")._lead
         assert lead is not None
         # What is not worth a report yet counts on.
-        assert all(c.unwritten < REPORT for c in lead.consumers.values())
+        assert all(c.unwritten < REPORT for c in lead.dispatcher.consumers.values())
 
 
 async def test_what_was_written_is_reported_a_part_of_the_window_at_a_time(

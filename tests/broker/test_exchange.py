@@ -76,7 +76,7 @@ def test_a_run_comes_home_when_the_last_of_its_queues_has_it() -> None:
     assert [run] == queues[1].got == queues[2].got
     run.answer()
     assert home.got == []
-    run.answer(refused=True)
+    run.answer(taken=0)
     assert home.got == [run]
     assert run.refused
 

@@ -10,7 +10,7 @@ from leveret.broker.queue_seams import UNREACHABLE
 
 def test_the_home_applies_at_once_and_tells_reply_then_effects() -> None:
     told: list[object] = []
-    log = HomeLog(7, 1, applied=lambda effects: told.extend(type(e) for e in effects))
+    log = HomeLog(7, 1, applied=lambda effects: told.extend(type(e) for e in effects), now_ms=int)
 
     log.submit(machine.enqueue(7, [b"a", b"bc"]), told.append)
 
@@ -24,7 +24,7 @@ def test_the_home_applies_at_once_and_tells_reply_then_effects() -> None:
 
 
 def test_entries_without_live_messages_are_swept() -> None:
-    log = HomeLog(7, 1, applied=lambda effects: None)
+    log = HomeLog(7, 1, applied=lambda effects: None, now_ms=int)
     log.submit(machine.enqueue(7, [b"kept"]), lambda _: None)
     for number in range(2, 2 * SWEEP_ENTRIES):
         log.submit(machine.enqueue(7, [b"x"]), lambda _: None)
@@ -40,7 +40,7 @@ def test_entries_without_live_messages_are_swept() -> None:
 
 def test_a_submission_from_within_done_is_applied_in_order() -> None:
     seen: list[Effect] = []
-    log = HomeLog(7, 1, applied=seen.extend)
+    log = HomeLog(7, 1, applied=seen.extend, now_ms=int)
 
     log.submit(
         machine.enqueue(7, [b"a"]),

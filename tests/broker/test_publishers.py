@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret.amqp.errors import AmqpError
+from leveret.broker.incoming import Origin
 from leveret.broker.machine import (
     GONE,
     INVALID,
     OK,
     Enqueued,
-    Origin,
     ShardMachine,
     drop,
     enqueue,
@@ -202,8 +202,8 @@ def test_a_snapshot_without_publishers_is_one_that_earlier_programs_read() -> No
 
 
 def test_a_snapshot_of_a_later_program_is_refused() -> None:
-    with pytest.raises(ValueError, match="has version 3, this program reads up to 2"):
-        ShardMachine().restore(msgpack.packb([3, [], []]))
+    with pytest.raises(ValueError, match="has version 4, this program reads up to 3"):
+        ShardMachine().restore(msgpack.packb([4, [], []]))
 
 
 # What a client says

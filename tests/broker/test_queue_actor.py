@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leveret.broker.messages import Attach, Count, Deleted, Get, PublishRun, QueueGone
-from leveret.broker.queue import to_ranges
+from leveret.broker.ranges import to_ranges
 from tests.broker.queue_cluster import Asked, Client, Cluster
 
 
@@ -88,7 +88,8 @@ def test_messages_of_a_consumer_that_left_while_no_leader_was_known_are_ready_ag
 
     lead = cluster.nodes[1].actor._lead
     assert lead is not None
-    assert (2, 0, {}) == (lead.ready, lead.unacked, lead.consumers)
+    dispatcher = lead.dispatcher
+    assert (2, 0, {}) == (dispatcher.ready, dispatcher.unacked, dispatcher.consumers)
 
 
 def test_a_request_that_nobody_waits_for_is_not_sent_to_the_next_leader() -> None:

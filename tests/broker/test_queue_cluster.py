@@ -232,14 +232,14 @@ def check(chaos: Chaos) -> None:
     assert cluster.leader is not None
     lead = cluster.nodes[cluster.leader].actor._lead
     assert lead is not None
-    assert (0, 0) == (lead.ready, lead.unacked)
+    assert (0, 0) == (lead.dispatcher.ready, lead.dispatcher.unacked)
     there = {(c.node.node, c.consumer.number): c for c in cluster.clients if not c.is_gone}
-    assert lead.consumers.keys() <= there.keys()
-    for key, consumer in lead.consumers.items():
+    assert lead.dispatcher.consumers.keys() <= there.keys()
+    for key, consumer in lead.dispatcher.consumers.items():
         assert (key, 0, 0) == (key, consumer.unwritten, consumer.unwritten_bytes)
         assert (key, set()) == (key, consumer.held)
     active = [c for c in there.values() if c.consumer.takes_turns and c.prefetch >= 0]
-    assert lead.active == len(active)
+    assert lead.dispatcher.active == len(active)
 
     # Nobody is stuck: the next messages go to all consumers in turn.
     for client in active:

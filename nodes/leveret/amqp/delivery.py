@@ -11,12 +11,17 @@ Route and header are as the publisher sent them, so a delivery copies and never 
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from leveret.amqp import spec
+from leveret.amqp.errors import AmqpError
 from leveret.amqp.events import split_route
 from leveret.amqp.fields import encode_shortstr
 from leveret.amqp.frames import append_body
+from leveret.amqp.properties import Properties
+
+if TYPE_CHECKING:
+    from leveret.amqp.fields import Value
 
 _ROUTE: Final = Struct("<H")
 _HEADER: Final = Struct("<I")
@@ -48,8 +53,8 @@ class Record:
 
     def __init__(self, octets: bytes | memoryview) -> None:
         self.octets = octets
-        self._header_at = 6 + _ROUTE.unpack_from(octets)[0]
-        self._body_at = self._header_at + _HEADER.unpack_from(octets, self._header_at - 4)[0]
+        self._header_at: int = 6 + _ROUTE.unpack_from(octets)[0]
+        self._body_at: int = self._header_at + _HEADER.unpack_from(octets, self._header_at - 4)[0]
 
     @property
     def route(self) -> bytes:
@@ -72,9 +77,29 @@ class Record:
         return bytes(self.octets[self._header_at : self._body_at])
 
     @property
+    def body_size(self) -> int:
+        """Bytes of the body."""
+        return len(self.octets) - self._body_at
+
+    @property
     def body(self) -> bytes:
         """The body."""
         return bytes(self.octets[self._body_at :])
+
+
+def with_header(octets: bytes | memoryview, name: str, value: Value) -> bytes:
+    """The stored message `octets` with one more header, or another value of it.
+
+    One whose headers cannot be read is returned as it is.
+    """
+    record = Record(octets)
+    properties = Properties.decode(record.header).copy()
+    try:
+        properties.headers = {**(properties.headers or {}), name: value}
+        header = properties.encode(record.body_size)
+    except (AmqpError, TypeError, ValueError):
+        return bytes(octets)
+    return encode_record(record.route, header, record.body)
 
 
 class DeliverEncoder:

@@ -33,8 +33,8 @@ _WIRE_NAMES: Final = {
 
 
 def decode_arguments(octets: bytes) -> Mapping[str, object]:
-    """Return the arguments of a declaration as the catalog keeps them."""
-    return decode_table(octets, 0)[0]
+    """Return the arguments of a declaration as the catalog keeps them; empty octets are none."""
+    return decode_table(octets, 0)[0] if octets else {}
 
 
 def wire_type(value: object) -> str:

@@ -33,11 +33,12 @@ from .messages import (
     Got,
     LocalConsumer,
     PublishRun,
+    Reject,
     Settle,
     tell,
     unseen,
 )
-from .published import LOOKED_AT, checked
+from .published import LOOKED_AT, NO_COPIES, checked
 from .transaction import Settlement, Transaction
 from .unacked import Unacked, UnackedMessages
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .connection import ConnectionActor
     from .numbering import Numbering
     from .replies import Replies, ReplyConsumer
+    from .transaction import End
 
 ROUTES_MAX: Final = 1_024
 """Routes (exchange and routing key) whose checks a channel remembers; then it starts anew."""
@@ -126,7 +128,7 @@ class Channel:
         elif type(event) is Publish:
             self._publish(event)
         elif type(event) is Ack:
-            self._settle(event.delivery_tag, multiple=event.multiple)
+            self._take_end(event.delivery_tag, "ack", multiple=event.multiple)
         elif isinstance(event, Method):
             self.send_run()
             self._method(event)
@@ -161,15 +163,17 @@ class Channel:
     def _method(self, method: Method) -> None:
         match method:
             case spec.BasicNack():
-                if method.requeue:
-                    self._requeue(method.delivery_tag, multiple=method.multiple)
-                else:
-                    self._settle(method.delivery_tag, multiple=method.multiple)
+                self._take_end(
+                    method.delivery_tag,
+                    "requeue" if method.requeue else "reject",
+                    multiple=method.multiple,
+                )
             case spec.BasicReject():
-                if method.requeue:
-                    self._requeue(method.delivery_tag, multiple=False)
-                else:
-                    self._settle(method.delivery_tag, multiple=False)
+                self._take_end(
+                    method.delivery_tag,
+                    "requeue" if method.requeue else "reject",
+                    multiple=False,
+                )
             case spec.BasicQos():
                 self._qos(method)
             case spec.ConfirmSelect():
@@ -230,9 +234,13 @@ class Channel:
             if len(self._routes) >= ROUTES_MAX:
                 self._routes.clear()
             known = self._routes[event.route] = (event.exchange, event.routing_key, actor)
-        header = event.header
+        header, has_lives, copies = event.header, False, NO_COPIES
         if flags(header) & LOOKED_AT:
-            header = checked(header, user=self.connection.user, replies=self.replies)
+            header, has_lives, copies = checked(
+                header, body_size=len(event.body), user=self.connection.user, replies=self.replies
+            )
+            if copies:
+                self.send_run()
         run = self._run
         if run is None or self._run_key != (event.route, event.mandatory):
             self.send_run()
@@ -255,7 +263,10 @@ class Channel:
         record = encode_record(event.route, header, event.body)
         run.records.append(record)
         run.size_bytes += len(record)
-        if run.size_bytes >= RUN_BYTES_MAX:
+        if has_lives:
+            run.has_lives = True
+        run.copies = copies
+        if copies or run.size_bytes >= RUN_BYTES_MAX:
             self.send_run()
 
     def send_run(self) -> None:
@@ -293,9 +304,13 @@ class Channel:
             self._all_taken.set()
             self._look_if_idle()
         if self._confirms is not None and run.first_confirm:
-            self._confirms.done(run.first_confirm, len(run.records), refused=run.refused)
-            if not run.refused:
-                self._counters.confirmed += len(run.records)
+            count = len(run.records)
+            taken = min(run.taken, count)
+            if taken:
+                self._confirms.done(run.first_confirm, taken, refused=False)
+                self._counters.confirmed += taken
+            if taken < count:
+                self._confirms.done(run.first_confirm + taken, count - taken, refused=True)
         elif run.refused and self._transaction is not None:
             self._transaction.is_partial = True
 
@@ -507,31 +522,35 @@ class Channel:
         if self._is_paused and (not self._limit or self._unsettled_count() < self._limit):
             self._pause(paused=False)
 
-    def _settle(self, tag: int, *, multiple: bool) -> None:
-        if self._transaction is not None:
-            self._hold(self._transaction, tag, multiple=multiple, requeue=False)
+    def _take_end(self, tag: int, end: End, *, multiple: bool) -> None:
+        """Take what the client says of deliveries, or keep it until the commit."""
+        transaction = self._transaction
+        if transaction is None:
+            self._bring_to(end, self._unacked.take(tag, multiple=multiple))
             return
-        self._drop(self._unacked.take(tag, multiple=multiple))
+        tags = [tag]
+        if multiple:
+            tags = list(takewhile(lambda one: not tag or one <= tag, self._unacked))
+        taken = self._unacked.take(tag, multiple=multiple)
+        transaction.settlements.append(Settlement(end, dict(zip(tags, taken, strict=True))))
 
-    def _drop(self, taken: Iterable[Unacked]) -> None:
-        for unacked in taken:
-            self._to_settle.setdefault(unacked.uid, []).append(unacked.sequence)
-
-    def _requeue(self, tag: int, *, multiple: bool) -> None:
-        if self._transaction is not None:
-            self._hold(self._transaction, tag, multiple=multiple, requeue=True)
+    def _bring_to(self, end: End, taken: Iterable[Unacked]) -> None:
+        if end == "ack":
+            for unacked in taken:
+                self._to_settle.setdefault(unacked.uid, []).append(unacked.sequence)
             return
-        self._return(self._unacked.take(tag, multiple=multiple))
-
-    def _return_all(self) -> None:
-        self._return(self._unacked.take_all())
-
-    def _return(self, taken: Iterable[Unacked]) -> None:
         by_consumer: dict[LocalConsumer, tuple[int, list[int]]] = {}
         for unacked in taken:
             by_consumer.setdefault(unacked.consumer, (unacked.uid, []))[1].append(unacked.sequence)
         for consumer, (uid, sequences) in by_consumer.items():
-            self._give_back(uid, consumer, sequences, delivered=True)
+            if end == "requeue":
+                self._give_back(uid, consumer, sequences, delivered=True)
+            else:
+                self._counters.settled += len(sequences)
+                self._tell_queue(uid, Reject(consumer, sequences))
+
+    def _return_all(self) -> None:
+        self._bring_to("requeue", self._unacked.take_all())
 
     def _unsettled(self) -> Iterator[Unacked]:
         """Yield what the queues have not been told of yet, settled in a transaction or not."""
@@ -603,11 +622,8 @@ class Channel:
         if transaction.is_partial:
             raise errors.precondition_failed("partial tx completion")
         settlements, transaction.settlements = transaction.settlements, []
-        for requeue, messages in settlements:
-            if requeue:
-                self._return(messages.values())
-            else:
-                self._drop(messages.values())
+        for end, messages in settlements:
+            self._bring_to(end, messages.values())
 
     def _roll_back(self) -> None:
         """Forget what was published, and take what was settled as not settled."""
@@ -619,13 +635,6 @@ class Channel:
                 sorted([*self._unacked.items(), *transaction.settled()])
             )
         self._transaction = Transaction()
-
-    def _hold(self, transaction: Transaction, tag: int, *, multiple: bool, requeue: bool) -> None:
-        tags = [tag]
-        if multiple:
-            tags = list(takewhile(lambda one: not tag or one <= tag, self._unacked))
-        taken = self._unacked.take(tag, multiple=multiple)
-        transaction.settlements.append(Settlement(requeue, dict(zip(tags, taken, strict=True))))
 
     def _transactional(self) -> Transaction:
         if self._transaction is None:

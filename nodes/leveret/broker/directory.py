@@ -15,10 +15,12 @@ from leveret.catalog.commands import Deleted as EntityDeleted
 from leveret.catalog.model import Exchange, Permission, Queue
 from leveret.transport import NodeId
 
+from .arguments import decode_arguments
 from .exchange import ExchangeActor
 from .home import AwayLog, HomeLog
 from .messages import Applied, Deleted, PeerDown, PeerMessage, PeerUp, RoleChanged, tell
 from .queue import QueueActor
+from .queue_features import features_of
 from .queue_seams import Desk
 from .replies import ReplyDesk
 from .shard import Shard
@@ -26,7 +28,7 @@ from .shard import Shard
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from leveret.actors import Actor, Ref, Supervisor
+    from leveret.actors import Actor, Ref, Supervisor, Timer, Timers
     from leveret.catalog import Catalog
     from leveret.catalog.commands import Event
 
@@ -79,7 +81,11 @@ class Directory:
         routers: Routers,
         links: Links,
         supervisor: Supervisor,
+        timers: Timers,
+        wall_clock_ms: Callable[[], int],
     ) -> None:
+        self._timers = timers
+        self._wall_clock_ms = wall_clock_ms
         self.node = node
         self.boot = boot
         self.catalog = catalog
@@ -137,10 +143,14 @@ class Directory:
             if queue is None:
                 return None
             log, desk = self._log(queue), Desk()
+            features = features_of(
+                decode_arguments(queue.arguments),
+                vhost=queue.vhost,
+                name=queue.name,
+                auto_delete=queue.auto_delete,
+            )
             ref = self._spawn(
-                lambda: QueueActor(
-                    uid, auto_delete=queue.auto_delete, log=log, context=self, desk=desk
-                ),
+                lambda: QueueActor(uid, features=features, log=log, context=self, desk=desk),
                 f"queue {queue.name!r} in {queue.vhost!r}",
             )
             if ref is not None:
@@ -173,8 +183,16 @@ class Directory:
         """Tell the same queue's actor on another node."""
         return self._links.send(NodeId(node), CHANNEL, (uid, body))
 
-    def last_consumer_gone(self, uid: int, done: Callable[[object], None]) -> None:
-        """Delete an auto-delete queue."""
+    def now_ms(self) -> int:
+        """Return the wall clock's time."""
+        return self._wall_clock_ms()
+
+    def after(self, delay_s: float, ref: Ref[QueueMessage], message: QueueMessage) -> Timer:
+        """Tell `message` to `ref` in `delay_s` seconds."""
+        return self._timers.after(delay_s, ref, message)
+
+    def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
+        """Delete a queue that is not used any more."""
         queue = self.catalog.model.queue_by_uid(uid)
         if queue is not None:
             self.catalog.submit(DeleteQueue(queue.vhost, queue.name, uid), done)
@@ -198,6 +216,7 @@ class Directory:
                 queue.uid,
                 self.node,
                 applied=lambda effects: self._applied(queue.uid, effects),
+                now_ms=self._wall_clock_ms,
             )
             self._logs[queue.uid] = log
             return log

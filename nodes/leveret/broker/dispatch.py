@@ -5,9 +5,11 @@ built anew from the replicated state whenever this node becomes the queue's lead
 in it needs to survive.
 
 Every live message is in exactly one place: *fresh* (from the cursor on, not handed out in this
-leadership), *returned* (handed out and given back), *held* by a consumer, or *settling*: a node
-said that its end is on the way through the log.  What is fresh is not counted here but read from
-the state: that one may be ahead of the effects told so far.
+leadership), *returned* (handed out and given back), *held* by a consumer, *delayed*, or *settling*:
+a node said that its end is on the way through the log.  What is fresh is not counted here but read
+from the state: that one may be ahead of the effects told so far.
+
+A queue with priorities has nothing fresh: what comes is filed among the returned ones at once.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
+from .queue_features import PLAIN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from .queue_features import QueueFeatures
     from .queue_state import Location, QueueState, Range
 
 ConsumerKey = tuple[int, int]
@@ -35,6 +40,10 @@ MARK_AHEAD: Final = 500
 MARK_STEP: Final = 1_000
 """How far ahead of the cursor the mark is put: after a change of leader at most this many
 messages count as redelivered that never were delivered."""
+
+
+HERE: Final = 0
+"""In the place of a node: the leader itself says that a message is settling."""
 
 
 class Delivery:
@@ -102,18 +111,24 @@ class Consumer:
 class Dispatcher:
     """Ready messages and consumers of one queue on its leader."""
 
-    def __init__(self, state: QueueState) -> None:
+    def __init__(self, state: QueueState, *, features: QueueFeatures = PLAIN) -> None:
         self._state = state
+        self._features = features
+        self._looked = 1
+        """Before this, what has a life of its own is noted."""
+        self._alarms: list[tuple[int, int, bool]] = []
+        """A heap of when (ms) a message is due or expires, its number, and whether it expires."""
+        self._delayed: set[int] = set()
         self._cursor = next((sequence for sequence, _ in state.live_from(1)), state.next)
         """All live messages from here on are fresh, but for those in `_ahead`."""
         self._ahead: set[int] = set()
-        """Live messages from the cursor on that are held or settling, not fresh."""
+        """Live messages from the cursor on that are held, delayed or settling, not fresh."""
         self._suspect_below = state.mark
         """An earlier leader may have delivered messages below this: they count as redelivered."""
         self._returned: dict[int, bool] = {}
         """Messages before the cursor that are ready again, and whether a client saw them."""
-        self._returned_order: list[int] = []
-        """A heap of the keys of `_returned`, with some that are no longer in it."""
+        self._returned_order: list[tuple[int, int]] = []
+        """A heap of the keys of `_returned`, by rank, with some that are no longer in it."""
         self._holders: dict[int, Consumer] = {}
         self._settling: dict[int, int] = {}
         """The node whose word is awaited for each settling message."""
@@ -159,11 +174,121 @@ class Dispatcher:
         """Say whether a consumer has this queue for itself."""
         return any(consumer.exclusive for consumer in self._turns)
 
+    def _served(self) -> Iterable[Consumer]:
+        """Return who may get messages: all, or the one that has been here longest."""
+        if not self._features.single_active or len(self._turns) < 2:
+            return self._turns
+        turns = set(self._turns)
+        return [next(consumer for consumer in self.consumers.values() if consumer in turns)]
+
+    # Messages with a life of their own
+
+    @property
+    def has_lives(self) -> bool:
+        """Whether a message may expire, be delayed or have a priority."""
+        return bool(self._state.traits or self._features.max_priority or self._alarms)
+
+    def look(self, now_ms: int) -> None:
+        """Note what came since the last look: when it is due, when it expires, how it ranks."""
+        state, features = self._state, self._features
+        if self._looked < state.next and (state.traits or features.max_priority):
+            has_due, has_deadline = "due" in state.traits, "deadline" in state.traits
+            for sequence, _ in state.live_from(self._looked):
+                if has_deadline and (deadline := state.trait("deadline", sequence)):
+                    heappush(self._alarms, (deadline, sequence, True))
+                if has_due and (due := state.trait("due", sequence)) > now_ms:
+                    heappush(self._alarms, (due, sequence, False))
+                    self._delayed.add(sequence)
+                    self._ahead.add(sequence)
+                elif features.max_priority:
+                    self._file(sequence, delivered=False)
+        self._looked = state.next
+        if features.max_priority:
+            self._pass_to(state.next)
+
+    def alarms(self, now_ms: int) -> list[int]:
+        """Let what is due be ready; take out, as settling, and return what has expired."""
+        expired = []
+        while self._alarms and self._alarms[0][0] <= now_ms:
+            _, sequence, expires = heappop(self._alarms)
+            if self._state.locate(sequence) is None:
+                self._delayed.discard(sequence)
+            elif not expires:
+                if sequence in self._delayed:
+                    self._delayed.remove(sequence)
+                    self._return(sequence, delivered=False)
+            elif self.is_ready(sequence):
+                expired.append(sequence)
+        self.withdraw(expired)
+        return expired
+
+    @property
+    def next_alarm_ms(self) -> int | None:
+        """When `alarms` should be called next; None: there is nothing to wait for."""
+        return self._alarms[0][0] if self._alarms else None
+
+    def is_ready(self, sequence: int) -> bool:
+        """Say whether a live message is in nobody's hands."""
+        if sequence >= self._cursor:
+            return sequence not in self._ahead
+        return sequence in self._returned
+
+    def is_settling(self, sequence: int) -> bool:
+        """Say whether the end, or the return, of a message is on its way through the log."""
+        return sequence in self._settling
+
+    def withdraw(self, sequences: Iterable[int]) -> None:
+        """Take ready messages out: their end is decided, and on its way."""
+        for sequence in sequences:
+            if self._returned.pop(sequence, None) is None and sequence >= self._cursor:
+                self._ahead.add(sequence)
+            self._settling[sequence] = HERE
+
+    def bring_back(self, sequences: Iterable[int], *, delivered: bool) -> None:
+        """Make messages ready again whose end was not reached, or whose return is counted."""
+        for sequence in sequences:
+            if self._settling.pop(sequence, None) is not None:
+                self._return(sequence, delivered=delivered)
+
+    def excess(self) -> list[int]:
+        """Return the first ready messages that are too many for the queue."""
+        count_max, bytes_max = self._features.max_length, self._features.max_length_bytes
+        count = 0 if count_max is None else self.ready - count_max
+        size = 0 if bytes_max is None else self.ready_bytes - bytes_max
+        excess: list[int] = []
+        if count <= 0 and size <= 0:
+            return excess
+        for sequence in self._in_order():
+            if len(excess) >= count and size <= 0:
+                break
+            excess.append(sequence)
+            size -= self._state.trait("body", sequence)
+        return excess
+
+    @property
+    def ready_bytes(self) -> int:
+        """Bytes of the bodies of ready messages, where they are counted.
+
+        Costs a step for each message that is not ready.
+        """
+        others = {*self._holders, *self._settling, *self._delayed}
+        return self._state.body_bytes - sum(self._state.trait("body", s) for s in others)
+
+    def _in_order(self) -> Iterator[int]:
+        """Yield all ready messages in the order in which they would be delivered."""
+        for _, sequence in sorted(set(self._returned_order)):
+            if sequence in self._returned and self._state.locate(sequence) is not None:
+                yield sequence
+        for sequence, _ in self._state.live_from(self._cursor):
+            if sequence not in self._ahead:
+                yield sequence
+
     # Messages
 
     def adopt(self, state: QueueState) -> None:
         """Go on with `state`, which came to be after this dispatcher of a queue without any."""
         self._state = state
+        self._looked = 1
 
     def claim(self, consumer: Consumer, sequences: Iterable[int]) -> None:
         """Let `consumer` hold messages that it got from an earlier leader, where they are ready."""
@@ -196,6 +321,8 @@ class Dispatcher:
                 del self._returned[sequence]
             if self._ahead:
                 self._ahead.difference_update(gone)
+            if self._delayed:
+                self._delayed.difference_update(gone)
 
     def written(self, consumer: Consumer, count: int, size_bytes: int) -> None:
         """Note that so much left for the consumer's socket."""
@@ -217,6 +344,15 @@ class Dispatcher:
             consumer.held.discard(sequence)
             self._return(sequence, delivered=delivered)
 
+    def take_back(self, consumer: Consumer, sequences: Iterable[int]) -> list[int]:
+        """Take from `consumer` what it holds of these; they are settling until it is decided."""
+        taken = [s for s in sequences if self._holders.get(s) is consumer]
+        for sequence in taken:
+            del self._holders[sequence]
+            consumer.held.discard(sequence)
+            self._settling[sequence] = HERE
+        return taken
+
     def lose_node(self, node: int) -> None:
         """Note that nothing that `node` said last is sure to reach the log: it may be no more.
 
@@ -229,11 +365,22 @@ class Dispatcher:
 
     def _return(self, sequence: int, *, delivered: bool) -> None:
         """Make a message that nobody holds any more ready, at its original place."""
+        if "deadline" in self._state.traits and (
+            deadline := self._state.trait("deadline", sequence)
+        ):
+            heappush(self._alarms, (deadline, sequence, True))
         if sequence >= self._cursor:
             self._ahead.discard(sequence)
         else:
-            self._returned[sequence] = delivered or sequence < self._suspect_below
-            heappush(self._returned_order, sequence)
+            self._file(sequence, delivered=delivered)
+
+    def _file(self, sequence: int, *, delivered: bool) -> None:
+        """File a message among those that are ready out of the order in which they came."""
+        self._returned[sequence] = delivered or sequence < self._suspect_below
+        rank = 0
+        if self._features.max_priority:
+            rank = -self._state.trait("priority", sequence)
+        heappush(self._returned_order, (rank, sequence))
 
     def ready_ranges(self) -> list[Range]:
         """Return all ready messages as ranges, for a purge."""
@@ -257,7 +404,7 @@ class Dispatcher:
 
     def dispatch(self) -> list[tuple[Consumer, list[Delivery]]]:
         """Hand ready messages to consumers with room: in turns, the highest priority first."""
-        rooms = {consumer: room for consumer in self._turns if (room := consumer.room()) > 0}
+        rooms = {consumer: room for consumer in self._served() if (room := consumer.room()) > 0}
         handed: dict[Consumer, list[Delivery]] = {}
         deliverable = self._deliverable()
         last: Consumer | None = None
@@ -293,7 +440,7 @@ class Dispatcher:
     def _deliverable(self) -> Iterator[Delivery]:
         """Yield ready messages in order; what was yielded last is ready until it is handed."""
         while self._returned_order:
-            sequence = self._returned_order[0]
+            sequence = self._returned_order[0][1]
             redelivered = self._returned.get(sequence)
             if redelivered is None:
                 heappop(self._returned_order)
@@ -303,6 +450,8 @@ class Dispatcher:
                 # Gone, and the effect that says so is still in the mailbox.
                 heappop(self._returned_order)
                 continue
+            if sequence >= self._state.mark:
+                return  # of a queue with priorities: nothing of it was delivered before
             yield Delivery(sequence, location, redelivered=redelivered)
         for sequence, location in self._state.live_from(self._cursor):
             if sequence in self._ahead:

@@ -62,6 +62,13 @@ class ExchangeActor(Actor[PublishRun]):
     def _route(self, router: Router, run: PublishRun) -> None:
         record = run.records[0]
         destinations = router.route(run.routing_key, lambda: headers_of(record))
+        if run.copies:
+            by_uid = {queue.uid: queue for queue in destinations}
+            for key in run.copies:
+                by_uid |= {q.uid: q for q in router.route(key, lambda: headers_of(record))}
+            destinations = tuple(by_uid.values())
+        if run.visited:
+            destinations = tuple(queue for queue in destinations if queue.name not in run.visited)
         queues = [ref for queue in destinations if (ref := self._queue(queue.uid)) is not None]
         if not queues:
             if run.mandatory:

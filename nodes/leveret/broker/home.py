@@ -27,8 +27,16 @@ class HomeLog:
     is_leader = True
     reign = 0
 
-    def __init__(self, uid: int, node: int, *, applied: Callable[[list[Effect]], None]) -> None:
+    def __init__(
+        self,
+        uid: int,
+        node: int,
+        *,
+        applied: Callable[[list[Effect]], None],
+        now_ms: Callable[[], int],
+    ) -> None:
         self.leader = node
+        self._now_ms = now_ms
         self._uid = uid
         self._machine = ShardMachine()
         self._entries: dict[int, bytes] = {}
@@ -43,7 +51,7 @@ class HomeLog:
         del is_urgent
         self._index += 1
         self._entries[self._index] = command
-        reply = self._machine.apply(self._index, 0, command, 0)
+        reply = self._machine.apply(self._index, self._now_ms(), command, 0)
         effects = self._machine.take_effects()
         if len(self._entries) >= self._sweep_at:
             self._sweep()

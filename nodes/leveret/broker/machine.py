@@ -15,6 +15,11 @@ publishers, origins)``                the place in `publishers` of who numbered 
 ``(SETTLE, uid, [first, last, …])``   these messages are done with (acknowledged, dropped)
 ``(MARK, uid, sequence)``             messages below `sequence` may be delivered from now on
 ``(DROP, uid)``                       the queue was deleted
+``(ENQUEUE_LIVES, uid, sizes,         as ENQUEUE_NUMBERED, of messages that have a life of their
+publishers, origins, lives, limit)``  own: `lives` by name, see `message_life`; `limit` is the
+                                      most messages and body bytes that are not spared, or None
+``(RETURNED, uid, [first, last, …])`` consumers gave these messages back: it is counted
+``(SPARE, uid, count, bytes)``        so many live messages do not count for the limit
 ====================================  =====================================================
 
 What a leader must do about it comes out as effects, collected until `take_effects`.
@@ -25,24 +30,28 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import msgpack
 
-from .publishers import Publishers
+from .incoming import Incoming, Origin
+from .message_life import Lives
 from .queue_state import QueueState, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-VERSION: Final = 2
-"""Of a snapshot with publishers; one without is of version 1, which knew none."""
+VERSION: Final = 3
+"""Of a snapshot; older ones differ in what they leave out: 2 knew no lives, 1 no publishers."""
 
 ENQUEUE: Final = 1
 SETTLE: Final = 2
 MARK: Final = 3
 DROP: Final = 4
 ENQUEUE_NUMBERED: Final = 5
+ENQUEUE_LIVES: Final = 6
+RETURNED: Final = 7
+SPARE: Final = 8
 
 OK: Final = "ok"
 GONE: Final = "gone"
@@ -53,16 +62,6 @@ TOMBSTONE_MS: Final = 600_000
 """How long a dropped queue refuses what was still under way to it (see `ShardMachine.dropped`)."""
 
 _LENGTH = struct.Struct("<I")
-
-
-class Origin(NamedTuple):
-    """Whose numbers the next messages of a command have."""
-
-    publisher: str
-    """Empty if nobody numbered them."""
-    first: int
-    stop: int
-    """The number behind the last one."""
 
 
 class Enqueued:
@@ -92,7 +91,24 @@ class Marked:
         self.uid, self.sequence = uid, sequence
 
 
-Effect = Enqueued | Settled | Marked
+class Returned:
+    """Effect: messages of `ranges` were given back, and it is counted."""
+
+    __slots__ = ("ranges", "uid")
+
+    def __init__(self, uid: int, ranges: list[Range]) -> None:
+        self.uid, self.ranges = uid, ranges
+
+
+Effect = Enqueued | Settled | Marked | Returned
+
+Limit = tuple[int | None, int | None]
+"""The most messages, and bytes of their bodies, that a queue takes; None: any."""
+
+
+def full(taken: int) -> tuple[str, int]:
+    """Reply: only the first `taken` messages of the command were taken."""
+    return "full", taken
 
 
 def enqueue(uid: int, records: Sequence[bytes]) -> bytes:
@@ -106,12 +122,40 @@ def enqueue_numbered(uid: int, records: Sequence[bytes], origins: Iterable[Origi
 
     origins: whose numbers the records have, in their order; nobody's are all appended.
     """
+    head = msgpack.packb((ENQUEUE_NUMBERED, uid, _packed_sizes(records), *_packed_origins(origins)))
+    return b"".join((_LENGTH.pack(len(head)), head, *records))
+
+
+def enqueue_lives(
+    uid: int,
+    records: Sequence[bytes],
+    origins: Iterable[Origin],
+    lives: Lives,
+    limit: Limit | None = None,
+) -> bytes:
+    """Return the command that appends those of `records` that are new, until the queue is full.
+
+    lives: what the records have besides their bytes. limit: None: the queue takes any number.
+    """
+    head = msgpack.packb(
+        (
+            ENQUEUE_LIVES,
+            uid,
+            _packed_sizes(records),
+            *_packed_origins(origins),
+            lives.to_wire(),
+            limit,
+        )
+    )
+    return b"".join((_LENGTH.pack(len(head)), head, *records))
+
+
+def _packed_origins(origins: Iterable[Origin]) -> tuple[list[str], list[int]]:
     places: dict[str, int] = {}
     flat: list[int] = []
     for publisher, first, stop in origins:
         flat += places.setdefault(publisher, len(places)), first, stop - first
-    head = msgpack.packb((ENQUEUE_NUMBERED, uid, _packed_sizes(records), list(places), flat))
-    return b"".join((_LENGTH.pack(len(head)), head, *records))
+    return list(places), flat
 
 
 def _packed_sizes(records: Sequence[bytes]) -> bytes:
@@ -132,6 +176,16 @@ def _unpacked_sizes(packed: bytes) -> array[int]:
 def settle(uid: int, ranges: Iterable[Range]) -> bytes:
     """Return the command that ends the messages of `ranges`."""
     return _headed((SETTLE, uid, [bound for pair in ranges for bound in pair]))
+
+
+def returned(uid: int, ranges: Iterable[Range]) -> bytes:
+    """Return the command that counts a return of the messages of `ranges`."""
+    return _headed((RETURNED, uid, [bound for pair in ranges for bound in pair]))
+
+
+def spare(uid: int, count: int, body_bytes: int) -> bytes:
+    """Return the command that says how many live messages do not count for the limit."""
+    return _headed((SPARE, uid, count, body_bytes))
 
 
 def mark(uid: int, sequence: int) -> bytes:
@@ -171,7 +225,7 @@ class ShardMachine:
             first = self._queue(uid).append(index, offset + 4 + length, sizes)
             self._effects.append(Enqueued(uid, first, len(sizes)))
             return OK
-        if operation == ENQUEUE_NUMBERED:
+        if operation in {ENQUEUE_NUMBERED, ENQUEUE_LIVES}:
             if uid in self.dropped:
                 return GONE
             sizes, publishers, flat = _unpacked_sizes(head[2]), head[3], head[4]
@@ -183,9 +237,42 @@ class ShardMachine:
                 Origin(publishers[place], number, number + count)
                 for place, number, count in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
             ]
-            _append_new(numbered, index, offset + 4 + length, sizes, origins, stamp_ms)
+            incoming = Incoming(index, offset + 4 + length, sizes, stamp_ms)
+            taken = len(sizes)
+            if operation == ENQUEUE_LIVES:
+                incoming.traits = Lives.from_wire(head[5]).traits(stamp_ms)
+                if any(len(column) != taken for column in incoming.traits.values()):
+                    return INVALID
+                if head[6] is not None:
+                    taken = incoming.append_limited(numbered, origins, head[6])
+                else:
+                    incoming.append(numbered, origins)
+            else:
+                incoming.append(numbered, origins)
             if numbered.next > first:
                 self._effects.append(Enqueued(uid, first, numbered.next - first))
+            return OK if taken == len(sizes) else full(taken)
+        if operation == RETURNED:
+            queue = self.queues.get(uid)
+            if queue is None:
+                return GONE
+            bounds = head[2]
+            ranges = [
+                pair
+                for low, high in zip(bounds[::2], bounds[1::2], strict=True)
+                for pair in queue.live_ranges(low, high)
+            ]
+            for low, high in ranges:
+                for sequence in range(low, high + 1):
+                    queue.returns[sequence] = queue.returns.get(sequence, 0) + 1
+            if ranges:
+                self._effects.append(Returned(uid, ranges))
+            return OK
+        if operation == SPARE:
+            queue = self.queues.get(uid)
+            if queue is None:
+                return GONE
+            queue.spared, queue.spared_bytes = head[2], head[3]
             return OK
         if operation == SETTLE:
             queue = self.queues.get(uid)
@@ -231,11 +318,16 @@ class ShardMachine:
 
     def snapshot(self) -> bytes:
         """Return the whole state; equal states give equal bytes."""
-        has_publishers = any(queue.publishers is not None for queue in self.queues.values())
+        queues = self.queues.values()
+        version = 1
+        if any(queue.traits or queue.returns or queue.spared for queue in queues):
+            version = VERSION
+        elif any(queue.publishers is not None for queue in queues):
+            version = 2
         return bytes(
             msgpack.packb(
                 [
-                    VERSION if has_publishers else 1,
+                    version,
                     sorted(self.dropped.items()),
                     [self.queues[uid].to_wire() for uid in sorted(self.queues)],
                 ]
@@ -255,34 +347,3 @@ class ShardMachine:
         self.dropped = dict(dropped)
         self.queues = {wire[0]: QueueState.from_wire(wire) for wire in queues}
         self._effects = []
-
-
-def _append_new(
-    queue: QueueState,
-    entry: int,
-    offset: int,
-    sizes: array[int],
-    origins: Iterable[Origin],
-    stamp_ms: int,
-) -> None:
-    """Append those messages of a command to `queue` whose numbers it has not stored yet."""
-    if queue.publishers is None:
-        queue.publishers = Publishers()
-    new: list[list[int]] = []
-    position = 0
-    for publisher, first, behind in origins:
-        stretches = [(first, behind)]
-        if publisher:
-            stretches = queue.publishers.add(publisher, first, behind, stamp_ms)
-        for begin, end in stretches:
-            start, stop = position + begin - first, position + end - first
-            if new and new[-1][1] == start:
-                new[-1][1] = stop
-            else:
-                new.append([start, stop])
-        position += behind - first
-    passed = 0
-    for start, stop in new:
-        offset += sum(sizes[passed:start])
-        queue.append(entry, offset, sizes[start:stop])
-        passed = start

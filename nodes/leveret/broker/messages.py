@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 R = TypeVar("R")
 
+ALL: Final = 1 << 62
+"""More messages than a run has."""
+
 MESSAGE_BYTES: Final = 256
 """What a message under way counts besides its bytes: bounds how many small ones there may be."""
 
@@ -33,20 +36,24 @@ class PublishRun:
     __slots__ = (
         "channel",
         "connection",
+        "copies",
         "epoch",
         "exchange",
         "first_confirm",
         "follower",
+        "has_lives",
         "is_routed",
         "is_told",
         "mandatory",
         "numbering",
         "records",
-        "refused",
         "routing_key",
         "size_bytes",
+        "taken",
         "waiting",
     )
+    visited: frozenset[str] = frozenset()
+    """Queues that must not get it."""
 
     def __init__(
         self,
@@ -82,13 +89,22 @@ class PublishRun:
         self.follower: tuple[Ref[PublishRun], PublishRun] | None = None
         """The channel's next run, for another exchange: it goes there when this one is routed.
         So a queue gets a channel's messages in order, though exchanges work side by side."""
-        self.refused = False
-        """A queue could not take it: the publisher gets a nack."""
+        self.taken = ALL
+        """A queue could not take the messages from this one on: the publisher gets a nack."""
+        self.has_lives = False
+        """Some message expires, or is delayed."""
+        self.copies: tuple[str, ...] = ()
+        """Further routing keys, of a run of one message."""
 
     @property
     def cost_bytes(self) -> int:
         """What it counts in its publisher's flow."""
         return self.size_bytes + MESSAGE_BYTES * len(self.records)
+
+    @property
+    def refused(self) -> bool:
+        """Whether some queue could not take some of it."""
+        return self.taken < len(self.records)
 
     @property
     def first_number(self) -> int:
@@ -112,6 +128,8 @@ class PublishRun:
             )
             run.records.append(record)
             run.size_bytes = len(record)
+            run.has_lives = self.has_lives
+            run.copies = self.copies
             runs.append(run)
         return runs
 
@@ -145,9 +163,9 @@ class PublishRun:
         tell(self.connection, self)
         self.routed()
 
-    def answer(self, *, refused: bool = False) -> None:
-        """Note one queue's answer; the last one sends the run home."""
-        self.refused |= refused
+    def answer(self, *, taken: int = ALL) -> None:
+        """Note that one queue took the first `taken` messages; the last one sends the run home."""
+        self.taken = min(self.taken, taken)
         self.waiting -= 1
         if self.waiting <= 0:
             tell(self.connection, self)
@@ -321,6 +339,16 @@ class Settle:
         self.sequences = sequences
 
 
+class Reject:
+    """The client does not want these messages, and nobody else shall have them."""
+
+    __slots__ = ("consumer", "sequences")
+
+    def __init__(self, consumer: LocalConsumer, sequences: Sequence[int]) -> None:
+        self.consumer = consumer
+        self.sequences = sequences
+
+
 class GiveBack:
     """These messages return to their places; `delivered` is False if no client ever saw them."""
 
@@ -445,6 +473,10 @@ class PeerDown:
         self.node = node
 
 
+class Wake:
+    """To the queue: the time came at which its lead has something to do."""
+
+
 class Deleted:
     """To the queue: it was deleted from the catalog."""
 
@@ -455,6 +487,7 @@ QueueMessage = (
     | Cancel
     | Detach
     | Settle
+    | Reject
     | GiveBack
     | Written
     | Adjust
@@ -466,6 +499,7 @@ QueueMessage = (
     | PeerMessage
     | PeerUp
     | PeerDown
+    | Wake
     | Deleted
 )
 ConnectionMessage = object

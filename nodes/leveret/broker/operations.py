@@ -48,6 +48,7 @@ from .messages import (
     Purge,
     QueueGone,
     QueueRequest,
+    Reject,
     Settle,
 )
 from .routing.headers import check_arguments as check_header_arguments
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from .access import ResourceKind, Right
     from .channel import Channel
 
-ToQueue = Adjust | Attach | Detach | Settle | GiveBack
+ToQueue = Adjust | Attach | Detach | Settle | Reject | GiveBack
 
 WITHIN_S: Final = 30.0
 """How long an operation waits for a majority or a leader before the client hears of it."""

@@ -2,40 +2,100 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leveret.amqp import errors
-from leveret.amqp.properties import EXPIRATION, REPLY_TO, USER_ID, Properties, with_reply_to
+from leveret.amqp.properties import (
+    EXPIRATION,
+    HEADERS,
+    REPLY_TO,
+    USER_ID,
+    Properties,
+    flags,
+    with_reply_to,
+)
 
+from .arguments import wire_type
+from .message_life import has_life
 from .replies import REPLY_QUEUE
 
 if TYPE_CHECKING:
     from .replies import ReplyConsumer
 
-LOOKED_AT: Final = EXPIRATION | REPLY_TO | USER_ID
+LOOKED_AT: Final = EXPIRATION | HEADERS | REPLY_TO | USER_ID
 """Flags of these properties; a header without them is stored as it came."""
 
+NO_COPIES: Final[tuple[str, ...]] = ()
 
-def checked(header: bytes, *, user: str, replies: ReplyConsumer | None) -> bytes:
-    """Return the content header to store for a publish with `header`.
+_COPIES: Final = b"CC"
+"""What the octets of a header table contain if CC or BCC may be there."""
+
+
+class Checked(NamedTuple):
+    """A publish whose properties were looked at."""
+
+    header: bytes
+    """The content header to store."""
+    has_lives: bool
+    """It expires, or may be delayed."""
+    copies: tuple[str, ...]
+    """Routing keys besides its own."""
+
+
+def checked(header: bytes, *, body_size: int, user: str, replies: ReplyConsumer | None) -> Checked:
+    """Look at a publish with the content header `header`.
 
     user: who publishes. replies: where the replies to the channel's requests go.
 
     Raises:
         AmqpError: 406, a property is not what it may be.
     """
-    properties = Properties.decode(header)
-    if properties.reply_to == REPLY_QUEUE:
-        if replies is None:
-            raise errors.precondition_failed("fast reply consumer does not exist")
-        header = with_reply_to(header, replies.name)
-    if properties.user_id is not None and properties.user_id != user:
-        raise errors.precondition_failed(
-            f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
-        )
-    if properties.expiration is not None:
-        check_expiration(properties.expiration)
-    return header
+    present = flags(header)
+    copies = NO_COPIES
+    if present & (EXPIRATION | REPLY_TO | USER_ID):
+        properties = Properties.decode(header)
+        if properties.reply_to == REPLY_QUEUE:
+            if replies is None:
+                raise errors.precondition_failed("fast reply consumer does not exist")
+            header = with_reply_to(header, replies.name)
+        if properties.user_id is not None and properties.user_id != user:
+            raise errors.precondition_failed(
+                f"user_id property set to '{properties.user_id}' "
+                f"but authenticated user was '{user}'"
+            )
+        if properties.expiration is not None:
+            check_expiration(properties.expiration)
+    if present & HEADERS and _COPIES in header:
+        header, copies = _copied(header, body_size)
+    return Checked(header, has_life(header), copies)
+
+
+def _copied(header: bytes, body_size: int) -> tuple[bytes, tuple[str, ...]]:
+    """Return the header without BCC, and the keys in CC and BCC.
+
+    Raises:
+        AmqpError: 406, one of them is no list.
+    """
+    properties = Properties.decode(header).copy()
+    try:
+        headers = dict(properties.headers or {})
+    except errors.AmqpError:
+        return header, NO_COPIES  # what nobody can read asks for nothing
+    keys: list[str] = []
+    for name in ("CC", "BCC"):
+        value = headers.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, list):
+            raise errors.precondition_failed(
+                f'invalid message: {{unacceptable_type_in_header,"{name}",{wire_type(value)}}}'
+            )
+        keys += [key for key in value if isinstance(key, str)]
+    if "BCC" in headers:
+        del headers["BCC"]
+        properties.headers = headers
+        header = properties.encode(body_size)
+    return header, tuple(keys)
 
 
 def check_expiration(text: str) -> None:

@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Final
 from leveret.actors import Actor
 
 from . import machine
-from .dispatch import Consumer, ConsumerKey, Delivery, Dispatcher
+from .dead_letters import DeadLetters
+from .lead import Lead, bury_refused
+from .message_life import read_lives
 from .messages import (
+    ALL,
     Adjust,
     Applied,
     Attach,
@@ -43,39 +46,45 @@ from .messages import (
     QueueCounts,
     QueueGone,
     QueueMessage,
+    Reject,
     RoleChanged,
     Settle,
+    Wake,
     Written,
     tell,
 )
 from .numbering import origins_of
+from .queue_features import PLAIN
 from .queue_seams import UNREACHABLE
-from .queue_state import QueueState
+from .ranges import to_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
+    from .queue_features import QueueFeatures
     from .queue_seams import Desk, QueueContext, QueueLog
-    from .queue_state import Range
 
 _LeaderRequest = Attach | Cancel | Get | Count | Purge
 
 COMMAND_BYTES_MAX: Final = 1 << 20
 """Messages of one batch beyond this go into a further command, so that no entry grows huge."""
 
-DISPATCH_BYTES_MAX: Final = 1 << 20
-"""Bodies in one message to another node."""
-
 
 class QueueActor(Actor[QueueMessage]):
     """See the module."""
 
     def __init__(
-        self, uid: int, *, auto_delete: bool, log: QueueLog, context: QueueContext, desk: Desk
+        self,
+        uid: int,
+        *,
+        features: QueueFeatures = PLAIN,
+        log: QueueLog,
+        context: QueueContext,
+        desk: Desk,
     ) -> None:
         """Serve queue `uid`; `desk` is the one of the instance before, if that crashed."""
         self.uid = uid
-        self._auto_delete = auto_delete
+        self._features = features
         self._log = log
         self._context = context
         self._desk = desk
@@ -89,13 +98,7 @@ class QueueActor(Actor[QueueMessage]):
         self._asked: dict[int, int] = {}
         """Those among them that somebody waits for and that are about a consumer, by consumer.
         A channel asks one thing at a time, so there is one."""
-        self._lead: Dispatcher | None = None
-        self._reign = -1
-        """The log's, when `_lead` was made."""
-        self._state_known = False
-        self._marking = False
-        """A move of the mark is on its way through the log."""
-        self._after_mark: list[Callable[[], None]] = []
+        self._lead: Lead | None = None
         self._early: list[tuple[int, Sequence[object]]] = []
         """What was asked of this leader before it was ready."""
         self._gone = False
@@ -110,6 +113,8 @@ class QueueActor(Actor[QueueMessage]):
     def receive(self, message: QueueMessage) -> None:
         """Handle one message; effects are performed by `flush`."""
         match message:
+            case DeadLetters() if message.is_home_at(self.uid):
+                self._buried(message)
             case PublishRun():
                 if self._gone:
                     message.answer()
@@ -119,8 +124,14 @@ class QueueActor(Actor[QueueMessage]):
                 self._desk.settling += message.sequences
                 # The log will say so too, but later than a detach of the consumer may come.
                 self._to_leader("release", message.sequences)
+            case Reject():
+                self._reject(message)
             case Applied():
-                self._applied(message)
+                if self._lead is not None:
+                    self._lead.applied(message.effects)
+            case Wake():
+                if self._lead is not None:
+                    self._lead.woken()
             case Written():
                 self._to_leader(
                     "written",
@@ -165,8 +176,24 @@ class QueueActor(Actor[QueueMessage]):
             self._submit_settled()
         lead = self._leading()
         if lead is not None:
-            self._dispatch(lead)
-        self._desk.unacked = 0 if lead is None else lead.unacked
+            lead.flush()
+        self._desk.unacked = 0 if lead is None else lead.dispatcher.unacked
+
+    def _buried(self, letter: DeadLetters) -> None:
+        if letter.sequence is None:
+            return
+        if not letter.refused:
+            self._desk.settling.append(letter.sequence)
+        elif self._lead is not None:
+            self._lead.bury_later(letter)
+
+    def _reject(self, message: Reject) -> None:
+        if self._features.dead_letter_exchange is None:
+            self._desk.settling += message.sequences
+            self._to_leader("release", message.sequences)
+        else:
+            # Should it not arrive, or the leader die, they are delivered again.
+            self._to_leader("reject", message.consumer.number, list(message.sequences))
 
     # Into the log
 
@@ -186,14 +213,32 @@ class QueueActor(Actor[QueueMessage]):
     def _submit_runs(self, runs: list[PublishRun]) -> None:
         records: list[bytes] = []
         is_numbered = False
+        has_lives = self._features.looks_into_messages
         for run in runs:
             records += run.records
             is_numbered = is_numbered or run.numbering is not None
-        if is_numbered:
+            has_lives = has_lives or run.has_lives
+        if has_lives:
+            command = machine.enqueue_lives(
+                self.uid,
+                records,
+                origins_of(runs),
+                read_lives(records, self._features),
+                self._features.publish_limit,
+            )
+        elif is_numbered:
             command = machine.enqueue_numbered(self.uid, records, origins_of(runs))
         else:
             command = machine.enqueue(self.uid, records)
-        self._log.submit(command, partial(_answer, runs))
+        self._log.submit(command, partial(self._stored, runs))
+
+    def _stored(self, runs: list[PublishRun], reply: object) -> None:
+        if self._features.overflow == "reject-publish-dlx":
+            match reply:
+                case ("full", int(taken)):
+                    refused = [record for run in runs for record in run.records][taken:]
+                    bury_refused(self.uid, refused, self._features, self._context, self.ref)
+        _answer(runs, reply)
 
     def _submit_settled(self) -> None:
         sequences, self._desk.settling = self._desk.settling, []
@@ -305,7 +350,7 @@ class QueueActor(Actor[QueueMessage]):
         incoming, self._desk.incoming = self._desk.incoming, []
         for run in incoming:
             # Whether it is in the log is not known, so it is not confirmed.
-            run.answer(refused=True)
+            run.answer(taken=0)
         if self._lead is not None:
             for node in self._context.peers():
                 self._context.send(node, self.uid, ("again",))
@@ -397,110 +442,37 @@ class QueueActor(Actor[QueueMessage]):
         incoming, self._desk.incoming = self._desk.incoming, []
         _answer(incoming, machine.GONE)
 
-    # The leader's side
+    # The lead
 
-    def _leading(self) -> Dispatcher | None:
-        """Return the dispatcher if this node leads, by the log's latest word.
+    def _leading(self) -> Lead | None:
+        """Return the lead if this node has it, by the log's latest word.
 
         The state may be ahead of the mailbox: with a mark that was applied under the next leader,
         who does not know of it yet, an earlier one would deliver what that one does, too.
         """
-        return self._lead if self._reign == self._log.reign else None
+        return self._lead if self._lead is not None and self._lead.is_current else None
 
     def _take_role(self) -> None:
-        reign = self._log.reign
-        if self._lead is not None and self._reign == reign:
+        if self._lead is not None and self._lead.is_current:
             # The news is older than what the log said when this lead was taken: consumers of
             # other nodes that attached since must not be forgotten.
             return
-        self._reign = reign
         self._lead = None
-        self._marking = False
-        self._after_mark = []
         if self._log.leader != self._context.node:
             self._early = []
         if self._log.is_leader and not self._gone:
-            self._state_known = self._log.state(self.uid) is not None
-            self._lead = Dispatcher(self._log.state(self.uid) or QueueState(self.uid))
+            self._lead = Lead(
+                self.uid,
+                self._features,
+                log=self._log,
+                context=self._context,
+                ref=self.ref,
+                hand_on=self._hand_on,
+                answer=self._answered,
+            )
             early, self._early = self._early, []
             for node, body in early:
                 self._serve(node, body)
-
-    def _applied(self, message: Applied) -> None:
-        lead = self._lead
-        if lead is None:
-            return
-        if not self._state_known:
-            state = self._log.state(self.uid)
-            if state is not None:
-                lead.adopt(state)
-                self._state_known = True
-        for effect in message.effects:
-            if isinstance(effect, machine.Settled):
-                lead.settled(effect.ranges)
-            elif isinstance(effect, machine.Marked):
-                self._marking = False
-                waiting, self._after_mark = self._after_mark, []
-                for go_on in waiting:
-                    go_on()
-
-    def _dispatch(self, lead: Dispatcher) -> None:
-        dropped: list[int] = []
-        for consumer, deliveries in lead.dispatch():
-            if consumer.no_ack:
-                dropped += [delivery.sequence for delivery in deliveries]
-            self._deliver(consumer, deliveries)
-        if dropped:
-            self._log.submit(
-                machine.settle(self.uid, to_ranges(dropped)), _nothing, is_urgent=False
-            )
-        if lead.active and lead.wants_mark():
-            self._move_mark(lead)
-
-    def _move_mark(self, lead: Dispatcher) -> None:
-        if not self._marking:
-            self._marking = True
-            self._log.submit(machine.mark(self.uid, lead.next_mark()), _nothing)
-
-    def _deliver(self, consumer: Consumer, deliveries: list[Delivery]) -> None:
-        node, number = consumer.key
-        if node == self._context.node:
-            self._hand_on(
-                number,
-                consumer.attachment,
-                [delivery.sequence for delivery in deliveries],
-                [delivery.redelivered for delivery in deliveries],
-                self._records(deliveries),
-            )
-            return
-        start, size = 0, 0
-        for position, delivery in enumerate(deliveries, 1):
-            size += delivery.location.size
-            if size >= DISPATCH_BYTES_MAX or position == len(deliveries):
-                part = deliveries[start:position]
-                self._context.send(
-                    node,
-                    self.uid,
-                    (
-                        "deliver",
-                        number,
-                        consumer.attachment,
-                        [delivery.sequence for delivery in part],
-                        [delivery.redelivered for delivery in part],
-                        self._records(part),
-                    ),
-                )
-                start, size = position, 0
-
-    def _records(self, deliveries: Iterable[Delivery]) -> list[memoryview]:
-        records = []
-        last, entry = -1, memoryview(b"")
-        for delivery in deliveries:
-            index, offset, size = delivery.location
-            if index != last:
-                last, entry = index, self._log.read(index)
-            records.append(entry[offset : offset + size])
-        return records
 
     def _serve(self, node: int, body: Sequence[object]) -> None:
         """Do what the actor on `node` asks of the leader.
@@ -509,179 +481,23 @@ class QueueActor(Actor[QueueMessage]):
         the new leader.  If it leads but has not applied yet what came before, that waits.
         """
         lead = self._leading()
-        if lead is None:
-            if self._log.leader == self._context.node and not self._gone:
-                self._early.append((node, body))
-            return
-        match body:
-            case ("written", int(number), int(attachment), int(count), int(size_bytes)):
-                consumer = lead.consumers.get((node, number))
-                if consumer is not None and consumer.attachment == attachment:
-                    lead.written(consumer, count, size_bytes)
-            case ("release", (list() | tuple()) as sequences):
-                lead.release(sequences)
-            case ("back", int(number), (list() | tuple()) as sequences, bool(delivered)):
-                consumer = lead.consumers.get((node, number))
-                if consumer is not None:
-                    lead.give_back(consumer, sequences, delivered=delivered)
-            case ("adjust", int(number), int(prefetch), bool(paused)):
-                consumer = lead.consumers.get((node, number))
-                if consumer is not None:
-                    consumer.prefetch, consumer.paused = prefetch, paused
-            case ("detach", int(number)):
-                self._remove(lead, lead.consumers.get((node, number)))
-            case ("cancel", int(request), int(number)):
-                consumer = lead.consumers.get((node, number))
-                was_active = lead.active
-                if consumer is not None:
-                    lead.stop(consumer)
-                # A client that cancelled the last consumer must not find the queue any more.
-                self._delete_if_unused(lead, was_active, lambda _: self._reply(node, request, "ok"))
-            case ("attach", int(request), int(number), bool(turns), *spec):
-                self._attach(lead, (node, number), request, spec, takes_turns=turns)
-            case ("get", int(request), int(number), bool(no_ack)):
-                self._get(lead, (node, number), request, no_ack=no_ack)
-            case ("known", (list() | tuple()) as numbers):
-                known = set(numbers)
-                for consumer in [c for c in lead.consumers.values() if c.key[0] == node]:
-                    if consumer.key[1] not in known:
-                        self._remove(lead, consumer)
-            case ("count", int(request)):
-                self._reply(node, request, "count", lead.ready, lead.unacked, lead.active)
-            case ("purge", int(request)):
-                self._purge(lead, node, request)
-
-    def _attach(
-        self,
-        lead: Dispatcher,
-        key: ConsumerKey,
-        request: int,
-        spec: Sequence[object],
-        *,
-        takes_turns: bool,
-    ) -> None:
-        match spec:
-            case (int(prefetch), bool(no_ack), bool(exclusive), int(priority), held):
-                pass
-            case _:
-                return
-        known = lead.consumers.get(key)
-        if known is not None:
-            lead.remove(known)
-        if takes_turns and (lead.has_exclusive() or (exclusive and lead.active)):
-            self._reply(key[0], request, "exclusive")
-            return
-        consumer = Consumer(
-            key,
-            prefetch=prefetch,
-            no_ack=no_ack,
-            exclusive=exclusive,
-            priority=priority,
-            attachment=request,
-        )
-        lead.add(consumer, takes_turns=takes_turns)
-        lead.claim(consumer, held)  # type: ignore[arg-type]
-        if lead.ready and lead.wants_mark():
-            # A client may expect what is there to follow consume-ok at once.
-            self._move_mark(lead)
-            self._after_mark.append(lambda: self._reply(key[0], request, "ok"))
-        else:
-            self._reply(key[0], request, "ok")
-
-    def _get(self, lead: Dispatcher, key: ConsumerKey, request: int, *, no_ack: bool) -> None:
-        holder = lead.consumers.get(key)
-        if holder is None:
-            holder = Consumer(key, prefetch=0, no_ack=no_ack, exclusive=False)
-            lead.add(holder, takes_turns=False)
-        self._take(lead, holder, request)
-
-    def _take(self, lead: Dispatcher, holder: Consumer, request: int) -> None:
-        key, no_ack = holder.key, holder.no_ack
-        if lead.consumers.get(key) is not holder:
-            return  # its channel has gone, or asks anew, while the mark was moved
-        delivery = lead.take(holder)
-        if delivery is not None:
-            lead.written(holder, 1, delivery.location.size)
-            if no_ack:
-                self._log.submit(
-                    machine.settle(self.uid, [(delivery.sequence, delivery.sequence)]), _nothing
-                )
-            (record,) = self._records((delivery,))
-            self._reply(
-                key[0],
-                request,
-                "got",
-                delivery.sequence,
-                delivery.redelivered,
-                record,
-                lead.ready,
-            )
-        elif lead.ready:
-            self._move_mark(lead)
-            self._after_mark.append(lambda: self._take(lead, holder, request))
-        else:
-            self._reply(key[0], request, "empty")
-
-    def _purge(self, lead: Dispatcher, node: int, request: int) -> None:
-        ranges = lead.ready_ranges()
-        count = sum(high - low + 1 for low, high in ranges)
-        if count == 0:
-            self._reply(node, request, "purged", 0)
-            return
-        self._log.submit(
-            machine.settle(self.uid, ranges),
-            lambda _: self._reply(node, request, "purged", count),
-        )
-
-    def _reply(self, node: int, request: int, kind: str, *values: object) -> None:
-        if node == self._context.node:
-            self._answered(request, kind, values)
-        else:
-            self._context.send(node, self.uid, ("reply", request, kind, *values))
-
-    def _remove(self, lead: Dispatcher, consumer: Consumer | None) -> None:
-        if consumer is not None:
-            was_active = lead.active
-            lead.remove(consumer)
-            self._delete_if_unused(lead, was_active, _nothing)
-
-    def _delete_if_unused(
-        self, lead: Dispatcher, was_active: int, then: Callable[[object], None]
-    ) -> None:
-        if self._auto_delete and was_active and not lead.active:
-            self._context.last_consumer_gone(self.uid, then)
-        else:
-            then(None)
+        if lead is not None:
+            lead.serve(node, body)
+        elif self._log.leader == self._context.node and not self._gone:
+            self._early.append((node, body))
 
     def _forget_node(self, node: int) -> None:
         self._early = [(asker, body) for asker, body in self._early if asker != node]
-        lead = self._lead
-        if lead is not None:
-            for consumer in [c for c in lead.consumers.values() if c.key[0] == node]:
-                self._remove(lead, consumer)
-            lead.lose_node(node)
-
-
-def to_ranges(sequences: Iterable[int]) -> list[Range]:
-    """Return the sequence numbers as ascending ranges without repeats."""
-    ranges: list[Range] = []
-    low = high = -1
-    for sequence in sorted(sequences):
-        if sequence == high + 1 and low >= 0:
-            high = sequence
-        elif sequence != high:
-            if low >= 0:
-                ranges.append((low, high))
-            low = high = sequence
-    if low >= 0:
-        ranges.append((low, high))
-    return ranges
+        if self._lead is not None:
+            self._lead.forget_node(node)
 
 
 def _answer(runs: list[PublishRun], reply: object) -> None:
-    for run in runs:
-        run.answer(refused=reply == UNREACHABLE)
-
-
-def _nothing(_: object) -> None:
-    pass
+    match reply:
+        case ("full", int(taken)):
+            for run in runs:
+                run.answer(taken=max(taken, 0))
+                taken -= len(run.records)
+        case _:
+            for run in runs:
+                run.answer(taken=0 if reply == UNREACHABLE else ALL)

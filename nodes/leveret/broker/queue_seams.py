@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from .messages import LocalConsumer, PublishRun
+    from leveret.actors import Ref
+
+    from .messages import LocalConsumer, PublishRun, QueueMessage
     from .queue_state import QueueState
 
 UNREACHABLE: Final = "unreachable"
@@ -44,6 +46,13 @@ class QueueLog(Protocol):
         """Return the bytes of log entry `entry`, which holds a live message."""
 
 
+class Alarm(Protocol):
+    """A message that will be told at some time."""
+
+    def cancel(self) -> None:
+        """Have it not told."""
+
+
 class QueueContext(Protocol):
     """What the actor needs of its node."""
 
@@ -55,8 +64,17 @@ class QueueContext(Protocol):
     def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
         """Tell the same queue's actor on another node; False when the link is down."""
 
-    def last_consumer_gone(self, uid: int, done: Callable[[object], None]) -> None:
-        """Delete the queue, which is auto-delete and had consumers; then call `done`."""
+    def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
+        """Delete the queue, which is not used any more; then call `done`."""
+
+    def exchange(self, vhost: str, name: str) -> Ref[PublishRun] | None:
+        """Return an exchange, or None if there is no such exchange."""
+
+    def now_ms(self) -> int:
+        """Return the time by the clock that stamps log entries where this node leads."""
+
+    def after(self, delay_s: float, ref: Ref[QueueMessage], message: QueueMessage) -> Alarm:
+        """Tell `message` to `ref` in `delay_s` seconds."""
 
 
 class Desk:

@@ -6,6 +6,7 @@ consumers are served, what was written to a socket: all of that is the dispatche
 A message is known by its sequence number, counted from 1 in each queue and never reused.
 Its bytes stay in the log entry that brought it; memory holds 17 bytes a message, in columns
 of up to `CHUNK_MESSAGES`, because a Python object a message would cost ten times as much.
+What only some messages have (`TRAITS`) is in columns of its own, where there is one.
 """
 
 from __future__ import annotations
@@ -13,21 +14,33 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 from .publishers import Publishers
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    ChunkWire = tuple[int, bytes, bytes, bytes, bytes | None]
-    PublisherWire = tuple[str, int, list[int]]
-    Wire = (
-        tuple[int, int, int, list[ChunkWire]]
-        | tuple[int, int, int, list[ChunkWire], list[PublisherWire]]
-    )
-
 CHUNK_MESSAGES: Final = 1024
+
+Trait = Literal["deadline", "due", "priority", "body"]
+
+TRAITS: Final[dict[Trait, str]] = {"deadline": "Q", "due": "Q", "priority": "B", "body": "I"}
+"""What a message may have besides its bytes, and how a column of it is kept; 0 is without.
+
+deadline: when it expires (ms); due: before which it is not delivered (ms); priority;
+body: bytes of its body, where the queue's are limited.
+"""
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    ChunkWire = (
+        tuple[int, bytes, bytes, bytes, bytes | None]
+        | tuple[int, bytes, bytes, bytes, bytes | None, Mapping[Trait, bytes]]
+    )
+    PublisherWire = tuple[str, int, list[int]]
+    MoreWire = tuple[list[tuple[int, int]], int, int]
+
+Columns = dict[Trait, "array[int]"]
+"""One value a message, of some messages that came together."""
 
 Range = tuple[int, int]
 """Sequence numbers from the first to the second, both included."""
@@ -47,7 +60,7 @@ class Location(NamedTuple):
 class Chunk:
     """Consecutive messages of one queue in columns; `dead` is None while all of them live."""
 
-    __slots__ = ("dead", "entries", "first", "live", "offsets", "sizes")
+    __slots__ = ("dead", "entries", "first", "live", "offsets", "sizes", "traits")
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -55,13 +68,22 @@ class Chunk:
         self.offsets = array("I")
         self.sizes = array("I")
         self.dead: bytearray | None = None
+        self.traits: Columns = {}
         self.live = 0
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def append(self, entry: int, offsets: Iterable[int], sizes: array[int]) -> None:
-        """Add messages of one entry; `offsets` and `sizes` have one element a message."""
+    def append(
+        self, entry: int, offsets: Iterable[int], sizes: array[int], traits: Columns
+    ) -> None:
+        """Add messages of one entry; all but `entry` have one element a message."""
+        for trait in traits.keys() | self.traits.keys():
+            column = self.traits.get(trait)
+            if column is None:
+                column = self.traits[trait] = array(TRAITS[trait])
+                column.extend((0,) * len(self.sizes))
+            column.extend(traits[trait] if trait in traits else (0,) * len(sizes))
         self.entries.extend((entry,) * len(sizes))
         self.offsets.extend(offsets)
         self.sizes.extend(sizes)
@@ -99,7 +121,21 @@ class Chunk:
 class QueueState:
     """What every replica knows of one queue."""
 
-    __slots__ = ("_chunks", "_firsts", "live", "mark", "next", "publishers", "size_bytes", "uid")
+    __slots__ = (
+        "_chunks",
+        "_firsts",
+        "body_bytes",
+        "live",
+        "mark",
+        "next",
+        "publishers",
+        "returns",
+        "size_bytes",
+        "spared",
+        "spared_bytes",
+        "traits",
+        "uid",
+    )
 
     def __init__(self, uid: int) -> None:
         self.uid = uid
@@ -113,14 +149,30 @@ class QueueState:
         """No message from here on was ever delivered; below it one may have been."""
         self.publishers: Publishers | None = None
         """Who numbers their messages, and which are stored; None while nobody did."""
+        self.traits: set[Trait] = set()
+        """Those that some message has, or had."""
+        self.body_bytes = 0
+        """Bytes of the live messages' bodies, as far as they are counted."""
+        self.returns: dict[int, int] = {}
+        """How often live messages came back from consumers, where that is counted."""
+        self.spared = 0
+        """Live messages that do not count for the queue's limit: consumers hold them."""
+        self.spared_bytes = 0
+        """Bytes of their bodies."""
         self._chunks: list[Chunk] = []
         self._firsts: list[int] = []
 
-    def append(self, entry: int, offset: int, sizes: array[int]) -> int:
+    def append(
+        self, entry: int, offset: int, sizes: array[int], traits: Columns | None = None
+    ) -> int:
         """Add messages that lie one behind the other from `offset` of log entry `entry`.
 
         `sizes` holds the bytes of each.  Returns the first one's sequence number.
         """
+        traits = traits or {}
+        self.traits |= traits.keys()
+        if "body" in traits:
+            self.body_bytes += sum(traits["body"])
         first = self.next
         total = len(sizes)
         offsets = list(accumulate(sizes, initial=offset))
@@ -138,9 +190,15 @@ class QueueState:
                 self._firsts.append(self.next)
             take = min(total - done, CHUNK_MESSAGES - len(chunk))
             if take == total:
-                chunk.append(entry, offsets, sizes)
+                chunk.append(entry, offsets, sizes, traits)
             else:
-                chunk.append(entry, offsets[done : done + take], sizes[done : done + take])
+                part = slice(done, done + take)
+                chunk.append(
+                    entry,
+                    offsets[part],
+                    sizes[part],
+                    {trait: column[part] for trait, column in traits.items()},
+                )
             done += take
             self.next += take
         self.live += total
@@ -164,12 +222,35 @@ class QueueState:
                     gone, freed = chunk.kill(start, stop)
                     killed += gone
                     self.size_bytes -= freed
+                    bodies = chunk.traits.get("body")
+                    if bodies is not None:
+                        self.body_bytes -= sum(
+                            sum(bodies[a - chunk.first : b - chunk.first + 1]) for a, b in gone
+                        )
                 if chunk.live == 0:
                     del self._chunks[position], self._firsts[position]
                 else:
                     position += 1
-        self.live -= sum(high - low + 1 for low, high in killed)
+        count = sum(high - low + 1 for low, high in killed)
+        self.live -= count
+        if self.spared:
+            # Mostly it is what consumers held that is settled; the leader corrects the rest.
+            self.spared = max(self.spared - count, 0)
+        if self.returns:
+            for low, high in killed:
+                for sequence in self.returns.keys() & range(low, high + 1):
+                    del self.returns[sequence]
         return killed
+
+    def trait(self, trait: Trait, sequence: int) -> int:
+        """Return what message `sequence` has; 0 if it has none, or does not live."""
+        position = bisect_right(self._firsts, sequence) - 1
+        if position < 0:
+            return 0
+        chunk = self._chunks[position]
+        column = chunk.traits.get(trait)
+        at = sequence - chunk.first
+        return column[at] if column is not None and at < len(column) else 0
 
     def locate(self, sequence: int) -> Location | None:
         """Return where message `sequence` lies, or None if it does not live."""
@@ -237,45 +318,77 @@ class QueueState:
             self.uid,
             self.next,
             self.mark,
-            [
-                [
-                    chunk.first,
-                    chunk.entries.tobytes(),
-                    chunk.offsets.tobytes(),
-                    chunk.sizes.tobytes(),
-                    None if chunk.live == len(chunk) else bytes(chunk.dead or b""),
-                ]
-                for chunk in self._chunks
-            ],
+            [_chunk_to_wire(chunk) for chunk in self._chunks],
         ]
-        if self.publishers is not None:
-            wire.append(self.publishers.to_wire())
+        more: list[object] = []
+        if self.returns or self.spared:
+            more = [sorted(self.returns.items()), self.spared, self.spared_bytes]
+        if self.publishers is not None or more:
+            wire.append(None if self.publishers is None else self.publishers.to_wire())
+        if more:
+            wire.append(more)
         return wire
 
     @classmethod
-    def from_wire(cls, wire: Wire) -> QueueState:
+    def from_wire(cls, wire: Sequence[object]) -> QueueState:
         """Rebuild the state that `to_wire` gave."""
-        uid, next_sequence, mark, chunks, *publishers = wire
-        state = cls(uid)
-        if publishers:
-            state.publishers = Publishers.from_wire(publishers[0])
-        state.next = next_sequence
-        state.mark = mark
-        for first, entries, offsets, sizes, dead in chunks:
-            chunk = Chunk(first)
-            chunk.entries.frombytes(entries)
-            chunk.offsets.frombytes(offsets)
-            chunk.sizes.frombytes(sizes)
-            chunk.live = len(chunk)
-            if dead is not None:
-                chunk.dead = bytearray(dead)
-                chunk.live = chunk.dead.count(0)
+        uid, next_sequence, mark, chunks, publishers, more = (*wire, None, None)[:6]
+        state = cls(cast("int", uid))
+        if publishers is not None:
+            state.publishers = Publishers.from_wire(cast("Sequence[PublisherWire]", publishers))
+        state.next = cast("int", next_sequence)
+        state.mark = cast("int", mark)
+        for chunk_wire in cast("Sequence[ChunkWire]", chunks):
+            chunk = _chunk_from_wire(*chunk_wire)
             state._chunks.append(chunk)
-            state._firsts.append(first)
+            state._firsts.append(chunk.first)
             state.live += chunk.live
-            state.size_bytes += sum(
-                size
-                for at, size in enumerate(chunk.sizes)
-                if chunk.dead is None or not chunk.dead[at]
-            )
+            state.size_bytes += _sum_live(chunk, chunk.sizes)
+            if "body" in chunk.traits:
+                state.body_bytes += _sum_live(chunk, chunk.traits["body"])
+            state.traits |= chunk.traits.keys()
+        if more is not None:
+            returns, state.spared, state.spared_bytes = cast("MoreWire", more)
+            state.returns = dict(returns)
         return state
+
+
+def _chunk_to_wire(chunk: Chunk) -> list[object]:
+    wire: list[object] = [
+        chunk.first,
+        chunk.entries.tobytes(),
+        chunk.offsets.tobytes(),
+        chunk.sizes.tobytes(),
+        None if chunk.live == len(chunk) else bytes(chunk.dead or b""),
+    ]
+    if chunk.traits:
+        wire.append({trait: chunk.traits[trait].tobytes() for trait in sorted(chunk.traits)})
+    return wire
+
+
+def _chunk_from_wire(
+    first: int,
+    entries: bytes,
+    offsets: bytes,
+    sizes: bytes,
+    dead: bytes | None,
+    traits: Mapping[Trait, bytes] | None = None,
+) -> Chunk:
+    chunk = Chunk(first)
+    chunk.entries.frombytes(entries)
+    chunk.offsets.frombytes(offsets)
+    chunk.sizes.frombytes(sizes)
+    chunk.live = len(chunk)
+    if dead is not None:
+        chunk.dead = bytearray(dead)
+        chunk.live = chunk.dead.count(0)
+    for trait, column in (traits or {}).items():
+        chunk.traits[trait] = array(TRAITS[trait])
+        chunk.traits[trait].frombytes(column)
+    return chunk
+
+
+def _sum_live(chunk: Chunk, column: array[int]) -> int:
+    if chunk.dead is None:
+        return sum(column)
+    return sum(value for value, dead in zip(column, chunk.dead, strict=True) if not dead)

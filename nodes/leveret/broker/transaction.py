@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     from .unacked import Unacked
 
 
+End = Literal["ack", "reject", "requeue"]
+"""What becomes of a delivered message."""
+
+
 class Settlement(NamedTuple):
     """One basic.ack, nack or reject that does not count yet."""
 
-    requeue: bool
+    end: End
     messages: Mapping[int, Unacked]
     """By delivery tag."""
 

@@ -308,6 +308,8 @@ async def _run(
                 routers=Routers(catalog.model, decode=decode_arguments, alternate=_alternate),
                 links=peers,
                 supervisor=supervisor,
+                timers=timers,
+                wall_clock_ms=outside.wall_clock_ms,
             )
             for number, machine in enumerate(shard_machines, 1):
                 directory.add_shard(number, replicas.groups[number], machine)

@@ -1,0 +1,95 @@
+"""What a queue does besides keeping messages, as its arguments say. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .machine import Limit
+
+Overflow = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFeatures:
+    """See the module; times are in milliseconds."""
+
+    vhost: str = "/"
+    name: str = ""
+    auto_delete: bool = False
+    message_ttl_ms: int | None = None
+    expires_ms: int | None = None
+    max_length: int | None = None
+    max_length_bytes: int | None = None
+    overflow: Overflow = "drop-head"
+    dead_letter_exchange: str | None = None
+    dead_letter_routing_key: str | None = None
+    max_priority: int = 0
+    single_active: bool = False
+    counts_returns: bool = False
+    """Deliveries tell how often the message came back."""
+    delivery_limit: int | None = None
+
+    @property
+    def looks_into_messages(self) -> bool:
+        """Whether a message may have a life of its own here without saying so itself."""
+        return bool(
+            self.message_ttl_ms is not None
+            or self.max_priority
+            or self.max_length_bytes is not None
+            or self.publish_limit
+        )
+
+    @property
+    def publish_limit(self) -> Limit | None:
+        """At what the queue refuses publishes; None: it does not."""
+        if self.overflow == "drop-head" or (
+            self.max_length is None and self.max_length_bytes is None
+        ):
+            return None
+        return self.max_length, self.max_length_bytes
+
+    @property
+    def drops_head(self) -> bool:
+        """Whether the oldest messages go when there are too many."""
+        return self.overflow == "drop-head" and (
+            self.max_length is not None or self.max_length_bytes is not None
+        )
+
+
+PLAIN = QueueFeatures()
+
+
+def features_of(
+    arguments: Mapping[str, object], *, vhost: str, name: str, auto_delete: bool
+) -> QueueFeatures:
+    """Return the features of a queue that was declared with `arguments`, which were checked."""
+
+    def number(key: str) -> int | None:
+        value = arguments.get(key)
+        return None if value is None else int(cast("int", value))
+
+    def text(key: str) -> str | None:
+        value = arguments.get(key)
+        return None if value is None else str(value)
+
+    limit = number("x-delivery-limit")
+    return QueueFeatures(
+        vhost=vhost,
+        name=name,
+        auto_delete=auto_delete,
+        message_ttl_ms=number("x-message-ttl"),
+        expires_ms=number("x-expires"),
+        max_length=number("x-max-length"),
+        max_length_bytes=number("x-max-length-bytes"),
+        overflow=cast("Overflow", text("x-overflow") or "drop-head"),
+        dead_letter_exchange=text("x-dead-letter-exchange"),
+        dead_letter_routing_key=text("x-dead-letter-routing-key"),
+        max_priority=number("x-max-priority") or 0,
+        single_active=arguments.get("x-single-active-consumer") is True,
+        counts_returns=limit is not None or arguments.get("x-queue-type") == "quorum",
+        delivery_limit=None if limit is None or limit < 0 else limit,
+    )
