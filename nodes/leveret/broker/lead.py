@@ -368,9 +368,8 @@ class Lead:
         known = self.dispatcher.consumers.get(key)
         if known is not None:
             self.dispatcher.remove(known)
-        if takes_turns and (
-            self.dispatcher.has_exclusive() or (exclusive and self.dispatcher.active)
-        ):
+        refuses_exclusive = self.dispatcher.active or self._features.single_active
+        if takes_turns and (self.dispatcher.has_exclusive() or (exclusive and refuses_exclusive)):
             self._reply(key[0], request, "exclusive")
             return
         consumer = Consumer(
