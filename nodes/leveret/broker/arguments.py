@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from leveret.amqp import errors
 from leveret.amqp.fields import Float, TypedInt, decode_table
 
+from .routing.exchange_types import DELAYED, DELAYED_TYPE, EXCHANGE_TYPES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -169,6 +171,21 @@ def check_queue(
             raise errors.precondition_failed(f"invalid property 'non-durable' {where}")
         if exclusive:
             raise errors.precondition_failed(f"invalid property 'exclusive-owner' {where}")
+
+
+def check_exchange(exchange_type: str, arguments: Mapping[str, object]) -> None:
+    """Accept or refuse the type of an exchange.declare, with the arguments that belong to it.
+
+    Raises:
+        AmqpError: 503, there is no such type; 406, a delayed exchange does not say how to route.
+    """
+    if exchange_type == DELAYED:
+        if arguments.get(DELAYED_TYPE) not in EXCHANGE_TYPES:
+            raise errors.precondition_failed(
+                f"Invalid argument, '{DELAYED_TYPE}' must be an existing exchange type"
+            )
+    elif exchange_type not in EXCHANGE_TYPES:
+        raise errors.command_invalid(f"unknown exchange type '{exchange_type}'")
 
 
 def check_same(

@@ -52,7 +52,6 @@ from .messages import (
     Settle,
 )
 from .routing.headers import check_arguments as check_header_arguments
-from .routing.router import EXCHANGE_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -115,8 +114,7 @@ async def _declare_exchange(channel: Channel, method: spec.ExchangeDeclare) -> M
     if method.passive:
         await _find(channel, lambda: _exchange(channel, name), no_exchange(channel, name))
         return None if method.nowait else spec.ExchangeDeclareOk()
-    if method.type not in EXCHANGE_TYPES:
-        raise errors.command_invalid(f"unknown exchange type '{method.type}'")
+    arguments.check_exchange(method.type, method.arguments)
     _check_not_default(name)
     _check(channel, "exchange", name, "configure")
     alternate = method.arguments.get("alternate-exchange")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from leveret.broker.routing.direct import DirectMatcher
+from leveret.broker.routing.exchange_types import DELAYED, DELAYED_TYPE
 from leveret.broker.routing.fanout import FanoutMatcher
 from leveret.broker.routing.headers import HeadersMatcher
 from leveret.broker.routing.matcher import Matcher
@@ -19,8 +20,6 @@ from leveret.catalog.commands import Created, Deleted, Event, Restored
 from leveret.catalog.model import Binding, Exchange, Model, Queue
 
 Headers = Mapping[str, object]
-
-EXCHANGE_TYPES: Final = frozenset({"direct", "fanout", "headers", "topic"})
 
 MEMO_WEIGHT_MAX: Final = 16384
 """The most that one exchange remembers, in keys plus queues of their answers: about 2 MiB with
@@ -139,7 +138,7 @@ class Routers:
     def compile(self, exchange: Exchange) -> Matcher:
         """Return a matcher with the bindings that start from `exchange`."""
         matcher: Matcher
-        match exchange.type:
+        match self._routes_like(exchange):
             case "direct":
                 matcher = DirectMatcher()
             case "fanout":
@@ -153,6 +152,12 @@ class Routers:
         for binding in self._model.bindings_from(exchange.vhost, exchange.name):
             matcher.add(binding)
         return matcher
+
+    def _routes_like(self, exchange: Exchange) -> str:
+        """Return the type that says how `exchange` routes."""
+        if exchange.type == DELAYED:
+            return str(self._decode(exchange.arguments)[DELAYED_TYPE])
+        return exchange.type
 
     def walk(
         self, start: Router, routing_key: str, headers: Callable[[], Headers]
@@ -214,7 +219,7 @@ class Routers:
         pending = [start]
         while pending:
             exchange = pending.pop().exchange
-            if exchange.type == "headers":
+            if self._routes_like(exchange) == "headers":
                 return True
             onward = {
                 binding.destination
