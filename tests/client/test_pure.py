@@ -169,7 +169,7 @@ def attempts(*, give_up_after_s: float = 60) -> Attempts:
 
 
 def fail(made: Attempts, *, now_s: float = 100, error: ClientError | None = None) -> object:
-    return made.failed(made.next(), error or ConnectionLost("gone"), now_s)
+    return made.failed(made.next(now_s), error or ConnectionLost("gone"), now_s)
 
 
 def test_every_address_is_tried_before_the_first_connect_fails() -> None:
@@ -185,7 +185,7 @@ def test_every_address_is_tried_before_the_first_connect_fails() -> None:
 
 def test_after_a_loss_there_are_rounds_with_pauses_until_it_is_enough() -> None:
     made = attempts(give_up_after_s=60)
-    made.next()
+    made.next(100)
     made.succeeded(200)
 
     for now_s in (200, 230, 260):
@@ -199,7 +199,7 @@ def test_after_a_loss_there_are_rounds_with_pauses_until_it_is_enough() -> None:
 
 def test_a_login_that_is_refused_ends_the_attempts_at_once() -> None:
     made = attempts()
-    made.next()
+    made.next(100)
     made.succeeded(200)
     refused = AuthenticationRefused("no")
 
@@ -210,15 +210,39 @@ def test_announced_addresses_are_tried_behind_the_given_ones() -> None:
     made = attempts()
     made.learn(["amqp://c:5672", "amqps://d:5671", "amqp://a:5672"])
 
-    assert [str(made.next()) for _ in range(4)] == ["a:5672", "b:5672", "c:5672", "a:5672"]
+    assert [str(made.next(100)) for _ in range(4)] == ["a:5672", "b:5672", "c:5672", "a:5672"]
 
 
 def test_a_fork_begins_with_a_first_round() -> None:
     made = attempts()
-    made.next()
+    made.next(99)
     made.succeeded(100)
     assert fail(made) is None
     made.begin(300)
 
     assert fail(made) is None
     assert isinstance(fail(made), ConnectFailed)
+
+
+def test_a_loss_is_followed_by_another_attempt_at_once() -> None:
+    made = attempts()
+    made.next(100)
+    made.succeeded(300)
+
+    assert made.pause_s() == 0
+
+
+def test_conversations_that_end_at_once_are_followed_by_longer_and_longer_pauses() -> None:
+    made = attempts()
+    pauses = []
+    for _ in range(12):
+        made.next(100)
+        made.succeeded(100.1)
+        pauses.append(made.pause_s())
+
+    assert pauses[0] == 0
+    assert 0 < pauses[1] <= 0.05
+    assert 5 <= pauses[-1] <= 10
+    made.next(200)
+    made.succeeded(210)
+    assert made.pause_s() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import aio_pika
@@ -49,12 +50,19 @@ def name_of_requester(channel: BlockingChannel, queue: str) -> str:
     return str(properties.reply_to)
 
 
+def process_until(connection: pika.BlockingConnection, is_so: Callable[[], bool]) -> None:
+    """Take what comes until something has come about."""
+    deadline = time.monotonic() + WITHIN_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        connection.process_data_events(1)
+
+
 def channel_error(connection: pika.BlockingConnection, channel: BlockingChannel) -> tuple[int, str]:
     """What the broker closes the channel with."""
     reasons: list[Exception] = []
     channel._impl.add_on_close_callback(lambda _, reason: reasons.append(reason))
-    while not reasons:
-        connection.process_data_events(WITHIN_S)
+    process_until(connection, lambda: bool(reasons))
     error = reasons[0]
     assert isinstance(error, ChannelClosedByBroker)
     return error.reply_code, error.reply_text
@@ -82,8 +90,7 @@ def test_pika_asks_and_is_answered(
     channel.basic_consume(REPLY_QUEUE, on_reply, auto_ack=True, consumer_tag="replies")
     properties = pika.BasicProperties(reply_to=REPLY_QUEUE, correlation_id="7")
     channel.basic_publish("", queue, b"hare", properties)
-    while not answers:
-        connection.process_data_events(WITHIN_S)
+    process_until(connection, lambda: bool(answers))
     server.join()
 
     assert answers == [("replies", "", "7", b"HARE")]

@@ -296,7 +296,7 @@ class Connection(ConnectionFace):
         core, attempts = self._core, self._attempts
         attempts.begin(trio.current_time())
         while True:
-            address = attempts.next()
+            address = attempts.next(trio.current_time())
             ready, error = await self._attempt(address)
             if ready:
                 attempts.succeeded(trio.current_time())
@@ -304,11 +304,11 @@ class Connection(ConnectionFace):
                 return
             if ready:
                 log.warning("connection lost", extra={"broker": str(address), "why": str(error)})
-                continue
-            end = attempts.failed(address, error, trio.current_time())
-            if end is not None:
-                core.end(end)
-                return
+            else:
+                end = attempts.failed(address, error, trio.current_time())
+                if end is not None:
+                    core.end(end)
+                    return
             await trio.sleep(attempts.pause_s())
 
     async def _attempt(self, address: Address) -> tuple[bool, ClientError]:

@@ -325,7 +325,7 @@ class Connection(ConnectionFace):
         core, attempts = self._core, self._attempts
         attempts.begin(time.monotonic())
         while not core.is_closed:
-            address = attempts.next()
+            address = attempts.next(time.monotonic())
             ready, error = self._attempt(address)
             if ready:
                 attempts.succeeded(time.monotonic())
@@ -333,12 +333,12 @@ class Connection(ConnectionFace):
                     log.warning(
                         "connection lost", extra={"broker": str(address), "why": str(error)}
                     )
-                continue
-            end = attempts.failed(address, error, time.monotonic())
-            if end is not None:
-                with self._lock:
-                    core.end(end)
-                return
+            else:
+                end = attempts.failed(address, error, time.monotonic())
+                if end is not None:
+                    with self._lock:
+                        core.end(end)
+                    return
             self._pause.wait(attempts.pause_s())
 
     def _attempt(self, address: Address) -> tuple[bool, ClientError]:
