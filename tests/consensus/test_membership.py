@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret.consensus import BadEntry, Configuration, GroupConfig, ReplicasConfig
+from leveret.consensus.installs import LEND_S
 from leveret.consensus.membership import (
     Configurations,
     decode_configuration,
@@ -347,6 +348,36 @@ async def test_a_member_that_was_away_for_long_gets_a_snapshot_and_all_that_live
         for (index, offset), line in zip(away.book.places, away.book.lines, strict=True):
             entry = away.group.entry(index)
             assert line == bytes(entry[offset : offset + len(line)])
+
+
+async def test_a_snapshot_that_takes_long_is_not_outdated_when_it_is_there(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The log behind it stays meanwhile, though the others have trimmed far more often since."""
+    async with world(config=TRIMMED_SOON) as it:
+        leader = await it.leader()
+        away = next(node for node in ALL if node != leader.node)
+        it.net.isolate(away)
+        work = Submitter()
+
+        async def load() -> None:
+            while True:
+                work.submit(leader)
+                await trio.sleep(0.005)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(load)
+            await until(lambda: leader.group.status().first_index > 100)
+            it.net.late_s[away] = 0.3
+            it.net.connect(*ALL)
+            await until(lambda: leader.group.status().peers[away].match_index > 100)
+            nursery.cancel_scope.cancel()
+        await until(lambda: it[away].book.lines == leader.book.lines)
+        first_index = leader.group.status().first_index
+        # Nobody asks any more: the log is trimmed as ever.
+        await trio.sleep(LEND_S + 1)
+        work.submit(leader, 40)
+        await until(lambda: leader.group.status().first_index > first_index)
 
 
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power lost"])

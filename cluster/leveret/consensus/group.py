@@ -631,11 +631,11 @@ class Group(Actor[GroupMessage]):
         """Drop the log's beginning that a snapshot covers, in time.
 
         As long as a member lacks it, the log goes back to the snapshot before the last one, so
-        that short absences need no snapshot. Who was away for longer gets one.
+        that short absences need no snapshot. Who was away for longer gets one, and while it does
+        the log goes back to that one.
         """
-        target = max(
-            min(self._snapshot_index - 1, self._engine.safe_index), self._older_snapshot_index - 1
-        )
+        held = min(self._snapshot_index - 1, self._engine.safe_index)
+        target = self._lender.spare(max(held, self._older_snapshot_index - 1))
         if target > self._log.first_index:
             self._log.trim(target)
 

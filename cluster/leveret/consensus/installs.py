@@ -40,7 +40,8 @@ PART_BYTES_MAX = 1024 * 1024
 """Of one answer, unless a single entry is larger: a few milliseconds of one link."""
 
 LEND_S = 30.0
-"""How long a snapshot stays in memory after a member has asked for a part of it."""
+"""How long a snapshot stays in memory, and the log behind it on disk, after a member has asked for
+a part of it. So a member that needs longer for it than the next two snapshots take gets there."""
 
 AGAIN_S = 2.0
 """A request without an answer for so long is made again, perhaps to another member."""
@@ -273,7 +274,8 @@ class Lender:
         self._log = group_log
         self._newest = newest
         self._snapshot: Snapshot | None = None
-        self._until_s = 0.0
+        # The indexes of the snapshots that receivers have begun with, and until when they count.
+        self._lent_s: dict[int, float] = {}
 
     def answer(
         self, request: FetchState | FetchEntries, applied_index: int, now_s: float
@@ -284,6 +286,8 @@ class Lender:
         """
         if isinstance(request, FetchState):
             return self._state(request, now_s)
+        if request.snapshot_index in self._lent_s:
+            self._lent_s[request.snapshot_index] = now_s + LEND_S
         # Behind the snapshot, what is gone here was live then and has been settled by a later
         # entry, which the receiver gets as well. Before it, nobody here could tell.
         return self._entries(request) if applied_index >= request.snapshot_index else None
@@ -291,22 +295,31 @@ class Lender:
     @property
     def is_lending(self) -> bool:
         """Whether a snapshot is kept in memory for those who may go on asking."""
-        return self._snapshot is not None
+        return bool(self._lent_s)
+
+    def spare(self, index: int) -> int:
+        """Return where the log may be trimmed in place of `index`: not behind what is lent."""
+        return min([index, *(lent - 1 for lent in self._lent_s)])
 
     def forget(self, now_s: float) -> None:
-        """Give the memory back if nobody has asked for a while."""
-        if now_s > self._until_s:
+        """Give memory and log back if nobody has asked for a while."""
+        for index in [index for index, until_s in self._lent_s.items() if now_s > until_s]:
+            del self._lent_s[index]
+        if not self._lent_s:
             self._snapshot = None
 
     def _state(self, request: FetchState, now_s: float) -> StatePart | None:
         snapshot = self._snapshot
-        if snapshot is None or snapshot.index <= self._log.first_index:
-            # None in memory, or one that the log no longer continues.
+        if (
+            request.snapshot_index == 0  # who begins gets the newest
+            or snapshot is None
+            or snapshot.index <= self._log.first_index  # this log was replaced by a later one
+        ):
             snapshot = self._snapshot = self._newest()
         if snapshot is None:
             return None
-        self._until_s = now_s + LEND_S
-        # A later one than was begun with begins anew.
+        self._lent_s[snapshot.index] = now_s + LEND_S
+        # Who had begun with another one begins anew.
         offset = request.offset if request.snapshot_index == snapshot.index else 0
         part = snapshot.state[offset : offset + PART_BYTES_MAX]
         mark = snapshot.index, snapshot.term, snapshot.prev_term
