@@ -17,9 +17,10 @@ from leveret.consensus import Replicas
 from leveret.node import boot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from leveret.consensus import Machine
+    from leveret.consensus.membership import Members
 
 
 class Ledger:
@@ -76,6 +77,7 @@ class WatchedReplicas(Replicas):
         for machine in machines:
             _count_installs(machine, process.ledger)
         self.machines = tuple(machines)
+        self.desired: Callable[[], Members] = arguments["desired"]
         process.replicas = self
 
 

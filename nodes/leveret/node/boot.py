@@ -66,7 +66,7 @@ from .lost_nodes import LostNodes
 from .majority import Majority
 from .membership import become_member, provide_credentials, renew_incarnation, settled
 from .outside import REAL
-from .roster import Roster, desired_members
+from .roster import Desired, Roster
 from .space import give_space_back
 from .start import register, unless_stopped, until_voters
 from .tls import server_context
@@ -260,13 +260,14 @@ async def _run(
     controls = Controls()
     admin = Admin(node, peers, controls)
     catalog_machine = CatalogMachine()
+    desired = Desired(catalog_machine)
     shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
     machines: list[Machine] = [catalog_machine, *shard_machines]
     try:
         replicas = Replicas(
             node=node,
             incarnation=member.incarnation,
-            desired=lambda: desired_members(catalog_machine.model.nodes()),
+            desired=desired,
             boot=boot,
             journal=journal,
             snapshots=Snapshots(disk),
@@ -408,6 +409,7 @@ async def _run(
                     introductions=introductions,
                 )
                 await register(config, member, catalog, boot, outside)
+                desired.is_known = True
                 # What is confirmed from now on is on a majority of the cluster as it is meant. A
                 # folder that was new a moment ago, and is no longer, may not vote yet either.
                 await until_voters(replicas, member.members if is_founder else [node])

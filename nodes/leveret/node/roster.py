@@ -21,9 +21,9 @@ from .admission import follow_catalog, members_of
 from .membership import keep_members
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
-    from leveret.catalog import Catalog
+    from leveret.catalog import Catalog, CatalogMachine
     from leveret.catalog.commands import Done, Event
     from leveret.storage import Disk
 
@@ -129,6 +129,19 @@ class Roster:
                 pass
 
 
-def desired_members(nodes: Collection[Node]) -> Mapping[NodeId, int]:
-    """Return what each Raft group is to consist of: the catalog's nodes and their incarnations."""
-    return {NodeId(node.id): node.incarnation for node in nodes}
+class Desired:
+    """What each Raft group is to consist of: the catalog's nodes and their incarnations.
+
+    Nobody, which is to say unknown, until `is_known` is set: what a starting node reads from its
+    disk may be of a time before others were admitted or removed, and a group that it leads would
+    take that back.
+    """
+
+    def __init__(self, catalog: CatalogMachine) -> None:
+        self._catalog = catalog
+        self.is_known = False
+
+    def __call__(self) -> Mapping[NodeId, int]:
+        if not self.is_known:
+            return {}
+        return {NodeId(node.id): node.incarnation for node in self._catalog.model.nodes()}

@@ -1,0 +1,31 @@
+"""Whole nodes that start, in a simulated world: what they know, and what they do not."""
+
+from __future__ import annotations
+
+from chaos.simulation.world import World, run, until
+
+
+def test_a_node_that_starts_knows_no_members_until_its_catalog_is_that_of_the_cluster() -> None:
+    """A group that it leads by then would undo what was changed while the node was down."""
+
+    async def main(world: World) -> None:
+        world.start()
+        assert await until(lambda: world.are_serving, within_s=20)
+        one, *others = world.nodes
+        for node in world.nodes:
+            world.hold_down(node)
+            world.kill(node)
+
+        world.let_up(one)
+        assert await until(lambda: world.replicas(one) is not None, within_s=5)
+        alone = world.replicas(one)
+        assert alone is not None
+        assert set(world.nodes) == set(alone.groups[0].configuration.voters)
+        assert not await until(lambda: bool(alone.desired()), within_s=5)
+
+        for node in others:
+            world.let_up(node)
+        assert await until(lambda: world.are_serving, within_s=20)
+        assert set(world.nodes) == set(alone.desired())
+
+    run(1, main)
