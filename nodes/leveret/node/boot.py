@@ -384,6 +384,7 @@ async def _run(
             ground.start_soon(admin.run)
             await ground.start(replicas.run)
             if member.listen is not None:  # alone, there is nobody to come or go
+                ground.start_soon(introductions.run)
                 ground.start_soon(roster.run)
                 ground.start_soon(
                     LostNodes(

@@ -5,16 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+import trio
+
 from leveret.transport import NodeId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 CHANNEL: Final = "member"
+LOOK_S: Final = 0.05
+"""How often a new node looks whether its data folder is still empty."""
 
 
 class Links(Protocol):
     """What is needed of the links to the other nodes."""
+
+    @property
+    def up(self) -> Collection[NodeId]:
+        """The nodes whose links are there."""
 
     def send(self, node: NodeId, channel: str, payload: object) -> bool:
         """Queue a message; False when the link is down."""
@@ -51,14 +59,19 @@ class Introductions:
         self._name = name
         self._peer = peer
         self._is_fresh = is_fresh
-        self._listeners: list[Callable[[], None]] = []
         links.on_message(CHANNEL, self._heard)
         links.on_up(self._introduce)
         links.on_down(self._gone)
 
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after a node has introduced itself or is gone."""
-        self._listeners.append(listener)
+    async def run(self) -> None:
+        """Introduce this node again to all once it holds data; returns then.
+
+        Whoever took it for empty for longer could begin another history of the cluster.
+        """
+        while self._is_fresh():  # noqa: ASYNC110 - nothing tells of it
+            await trio.sleep(LOOK_S)
+        for node in self._links.up:
+            self._introduce(node)
 
     def _introduce(self, node: NodeId) -> None:
         self._links.send(node, CHANNEL, (self._name, self._peer, self._is_fresh()))
@@ -67,14 +80,8 @@ class Introductions:
         match payload:
             case (str(name), str(peer), bool(is_fresh)):
                 self.known[node] = Introduction(name, peer, is_fresh, self._links.incarnation(node))
-                self._tell()
             case _:
                 pass  # of a later version
 
     def _gone(self, node: NodeId) -> None:
-        if self.known.pop(node, None) is not None:
-            self._tell()
-
-    def _tell(self) -> None:
-        for listener in self._listeners:
-            listener()
+        self.known.pop(node, None)
