@@ -23,11 +23,15 @@ class MessageId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A publish was sent, to these queues."""
+    """A publish was sent, to these queues.
+
+    node: through which; 0 if that is not known.
+    """
 
     t: float
     id: MessageId
     queues: tuple[str, ...]
+    node: int = 0
 
 
 @dataclass(frozen=True, slots=True)

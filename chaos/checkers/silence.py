@@ -32,11 +32,13 @@ def gaps(events: Iterable[Event], *, nodes: int) -> list[Gap]:
     """Return the longest gap of each queue that touches no loss of a majority.
 
     A gap is a time without a confirm while one was owed: from the confirm before it, or from the
-    publish that ended a time in which nothing was owed.
+    publish that ended a time in which nothing was owed. What was published through a node that
+    was down meanwhile is not owed: its client waits for that node, or looks for another one.
     nodes: of the cluster; a fault names those that it took down.
     """
     events = list(events)
     outages = without_majority(events, nodes=nodes)
+    doubtful = _through_lost_nodes(events)
     owed: dict[str, set[MessageId]] = {}
     queues: dict[MessageId, tuple[str, ...]] = {}
     heard: dict[str, float] = {}
@@ -45,6 +47,8 @@ def gaps(events: Iterable[Event], *, nodes: int) -> list[Gap]:
         match event:
             case Publish():
                 queues[event.id] = event.queues
+                if event.id in doubtful:
+                    continue
                 for queue in event.queues:
                     waiting = owed.setdefault(queue, set())
                     if not waiting:
@@ -52,9 +56,12 @@ def gaps(events: Iterable[Event], *, nodes: int) -> list[Gap]:
                     waiting.add(event.id)
             case Outcome():
                 for queue in queues.pop(event.id, ()):
+                    waiting = owed.setdefault(queue, set())
+                    if not waiting:
+                        continue
                     gap = Gap(queue, heard[queue], event.t - heard[queue])
                     heard[queue] = event.t
-                    owed[queue].discard(event.id)
+                    waiting.discard(event.id)
                     if _touches(outages, gap.began, event.t):
                         continue
                     before = longest.get(queue)
@@ -63,19 +70,36 @@ def gaps(events: Iterable[Event], *, nodes: int) -> list[Gap]:
     return [longest[queue] for queue in sorted(longest)]
 
 
+def _through_lost_nodes(events: Iterable[Event]) -> set[MessageId]:
+    """Return what waited for its answer from a node that was down meanwhile.
+
+    What was never answered is there too: its connection was lost.
+    """
+    events = list(events)
+    down: dict[int, list[tuple[float, float]]] = {}
+    for begin, end, node in _downs(events):
+        down.setdefault(node, []).append((begin, end))
+    answered = {event.id: event.t for event in events if isinstance(event, Outcome)}
+    return {
+        event.id
+        for event in events
+        if isinstance(event, Publish)
+        and (
+            event.id not in answered
+            or _touches(down.get(event.node, []), event.t, answered[event.id])
+        )
+    }
+
+
 def without_majority(events: Iterable[Event], *, nodes: int) -> list[tuple[float, float]]:
     """Return the times in which so many nodes were down that no majority was left.
 
     A node counts as down until the cluster was seen to serve after its fault.
     """
-    events = list(events)
-    served = sorted(event.t for event in events if isinstance(event, Recovered))
     changes = sorted(
         change
-        for event in events
-        if isinstance(event, Fault) and event.is_down
-        for node in event.nodes
-        for change in ((event.t, 1, node), (_next(served, event.until), -1, node))
+        for begin, end, node in _downs(events)
+        for change in ((begin, 1, node), (end, -1, node))
     )
     down: dict[int, int] = {}
     found: list[tuple[float, float]] = []
@@ -89,6 +113,18 @@ def without_majority(events: Iterable[Event], *, nodes: int) -> list[tuple[float
             found.append((since, t))
             since = None
     return found
+
+
+def _downs(events: Iterable[Event]) -> list[tuple[float, float, int]]:
+    """Return when each node was down: from its fault until the cluster was seen to serve again."""
+    events = list(events)
+    served = sorted(event.t for event in events if isinstance(event, Recovered))
+    return [
+        (event.t, _next(served, event.until), node)
+        for event in events
+        if isinstance(event, Fault) and event.is_down
+        for node in event.nodes
+    ]
 
 
 def _next(times: list[float], t: float) -> float:

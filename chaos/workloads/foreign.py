@@ -134,7 +134,7 @@ class _Publisher(_Session):
         route = self._rng.choice(self._routes)
         body = self._clients.body(id_, route.queues, self._rng)
         self._unconfirmed[self._number] = id_
-        self._clients.history.add(Publish(self._clients.now(), id_, route.queues))
+        self._clients.history.add(Publish(self._clients.now(), id_, route.queues, self._node))
         channel.basic_publish(
             route.exchange,
             route.routing_key,

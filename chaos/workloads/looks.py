@@ -96,7 +96,7 @@ async def _probe(clients: Clients, node: Node, since_s: float, within_s: float) 
                         number += 1
                         id_ = MessageId(name, 1, number)
                         body = clients.body(id_, (queue,), clients.rng(name))
-                        clients.history.add(Publish(clients.now(), id_, (queue,)))
+                        clients.history.add(Publish(clients.now(), id_, (queue,), node.number))
                         outcome = "ok"
                         try:
                             await channel.publish(body, queue, mandatory=True)

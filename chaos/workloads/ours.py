@@ -97,7 +97,8 @@ class _Publishing:
         self._number += 1
         id_ = MessageId(self._name, self._epoch, self._number)
         body = self._clients.body(id_, route.queues, self._rng)
-        self._clients.history.add(Publish(self._clients.now(), id_, route.queues))
+        node = self._clients.cluster.number_at(self.connection.address)
+        self._clients.history.add(Publish(self._clients.now(), id_, route.queues, node))
         with trio.CancelScope(shield=True):
             # There is room: this does not wait.
             await publisher.send(body, route.routing_key)

@@ -135,6 +135,32 @@ def test_a_silence_is_found_unless_a_majority_was_gone() -> None:
     assert [] == list(silence(silent(of_s=2.0), nodes=3, within_s=3.0))
 
 
+def test_what_waits_for_a_lost_node_is_not_owed_unless_another_node_has_it() -> None:
+    fault = Fault(1.5, 4.0, "stop", (2,))
+
+    def through(node: int) -> list[Event]:
+        return [
+            fault,
+            Publish(1.0, FIRST, ("q",), node),
+            Outcome(6.0, FIRST, "ok"),
+        ]
+
+    assert [] == list(silence(through(2), nodes=3, within_s=3.0))
+    assert 1 == len(list(silence(through(1), nodes=3, within_s=3.0)))
+
+
+def test_a_publish_that_was_never_answered_makes_no_silence() -> None:
+    events: list[Event] = [
+        Publish(1.0, FIRST, ("q",)),
+        Publish(9.0, SECOND, ("q",)),
+        Outcome(9.1, SECOND, "ok"),
+    ]
+
+    [gap] = gaps(events, nodes=3)
+
+    assert pytest.approx(0.1) == gap.long_s
+
+
 def test_two_faults_of_one_node_each_are_a_majority_together_until_all_serve_again() -> None:
     one, other = Fault(0.3, 0.6, "kill", (1,)), Fault(0.5, 0.9, "stop", (2,))
     late = silent(of_s=5.0)
