@@ -7,6 +7,7 @@ and nothing is left behind, however the run ends.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -130,6 +131,12 @@ def _no_ss() -> str:
     return "" if port in printed else "ss -K: the kernel ends no connections on demand"
 
 
+def _no_fuse() -> str:
+    if importlib.util.find_spec("pyfuse3") is None:
+        return "pyfuse3 is not installed (apt-get install libfuse3-dev; pip install -e '.[chaos]')"
+    return "" if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse may not be used"
+
+
 _TESTS: Final[dict[Need, Callable[[], str]]] = {
     "hosts": _commands(("ip", "-V"), ("setsid", "true")),
     "iptables": _commands(
@@ -145,4 +152,5 @@ _TESTS: Final[dict[Need, Callable[[], str]]] = {
     "faketime": _no_faketime,
     # `settle_in` has mounted one.
     "tmpfs": lambda: "",
+    "fuse": _no_fuse,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Final
 import trio
 
 from chaos.hosts import Host, Loopback, Namespaces, run_command
+from chaos.lossy_mount import LossyMount
 from leveret.cli.ask import ask_node
 from leveret.cli.exits import Failure
 from leveret.node.control.replies import NodeStatus
@@ -23,6 +25,7 @@ from leveret.transport import CertificateAuthority, NodeId
 from leveret.transport.security import new_token, write_private
 from tests.support.nodes import LeveretProcess, NodeFailed
 
+ROOT: Final = Path(__file__).parents[1]
 NAME: Final = "chaos"
 USER: Final = "chaos"
 SETTINGS: Final = (
@@ -41,7 +44,14 @@ class Node(LeveretProcess):
     """One node of the cluster."""
 
     def __init__(
-        self, number: int, host: Host, folder: Path, *, arguments: Sequence[str], tools: list[str]
+        self,
+        number: int,
+        host: Host,
+        folder: Path,
+        *,
+        arguments: Sequence[str],
+        tools: Sequence[str],
+        mistake: str,
     ) -> None:
         name = f"node-{number}"
         data = folder / name
@@ -55,6 +65,9 @@ class Node(LeveretProcess):
             folder / f"{name}.log",
             data=data,
         )
+        if mistake:
+            program = [sys.executable, "-m", "chaos.mistaken", mistake]
+            self.arguments = ["env", f"PYTHONPATH={ROOT}", *program, *self.arguments[3:]]
         # Each of these programs becomes the next one, so that the process is the node.
         self.arguments = ["setsid", *host.prefix, *tools, *self.arguments]
         self.number = number
@@ -128,15 +141,23 @@ class Cluster:
         settings: Iterable[str] = (),
         tools: Callable[[int], list[str]] = lambda _: [],
         has_small_disks: bool = False,
+        has_lossy_disks: bool = False,
+        mistake: str = "",
     ) -> None:
         """Prepare `count` nodes below a folder, without starting them.
 
         tools: programs before the command line of a node, by its number.
         has_small_disks: each node has a file system of its own, in memory.
+        has_lossy_disks: each has one that can forget what was not synced.
+        mistake: the name of one of `chaos/simulation/mutations.py`, planted into all nodes.
         """
         self._folder = folder
         self._hosts = hosts
         self._tools = tools
+        self._mistake = mistake
+        self._has_lossy_disks = has_lossy_disks
+        self.disks: dict[int, LossyMount] = {}
+        """Those that can forget, by the numbers of their nodes."""
         self._has_small_disks = has_small_disks
         self._settings = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
         self._token = new_token().hex().encode()
@@ -162,10 +183,7 @@ class Cluster:
         write_private(secrets / "token", self._token)
         definitions = secrets / "definitions.json"
         definitions.write_text(json.dumps(_DEFINITIONS))
-        if self._has_small_disks:
-            disk = self._folder / f"node-{number}"
-            disk.mkdir()
-            run_command("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(disk))
+        self._make_disk(number)
         return Node(
             number,
             host,
@@ -177,7 +195,20 @@ class Cluster:
                 *self._settings,
             ],
             tools=self._tools(number),
+            mistake=self._mistake,
         )
+
+    def _make_disk(self, number: int) -> None:
+        """Give a node the file systems that it is to have, one over the other."""
+        data = self._folder / f"node-{number}"
+        data.mkdir()
+        if self._has_small_disks:
+            run_command("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(data))
+        if self._has_lossy_disks:
+            below = self._folder / f"disk-{number}"
+            below.mkdir()
+            self.disks[number] = LossyMount(below, data)
+            self.disks[number].mount()
 
     def _secrets(self, number: int) -> Path:
         folder = self._folder / f"secrets-{number}"
@@ -234,6 +265,15 @@ class Cluster:
             if not node.is_running:
                 node.kill()
                 node.launch()
+
+    def close(self) -> None:
+        """End all processes, and take the disks away."""
+        self.kill_all()
+        for disk in self.disks.values():
+            disk.unmount()
+        if self._has_small_disks:
+            for number in range(1, self._made + 1):
+                run_command("umount", str(self._folder / f"node-{number}"))
 
     def kill_all(self) -> None:
         """End all processes by SIGKILL."""

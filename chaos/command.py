@@ -25,6 +25,7 @@ from chaos.profiles import PROFILES, PROMISED
 from chaos.report import folder as kept
 from chaos.report.screen import Screen
 from chaos.runner import Plan, Run, verdict_of
+from chaos.simulation.mutations import MUTATIONS
 
 
 def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -49,6 +50,13 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder below which the run is kept [default: chaos/failures or chaos/runs].",
 )
+@click.option(
+    "--mistake",
+    type=click.Choice(list(MUTATIONS)),
+    default=None,
+    metavar="NAME",
+    help="Plant a known mistake into the nodes; PASS means that the run is too weak for it.",
+)
 @click.option("--strict", is_flag=True, help="Judge silence (3 s) and recovery (10 s), too.")
 def run(
     *,
@@ -59,6 +67,7 @@ def run(
     rate: float | None,
     profile: str,
     keep: Path | None,
+    mistake: str | None,
     strict: bool,
 ) -> None:
     """Break a real cluster while clients work, and judge whether it kept its promises.
@@ -81,6 +90,7 @@ def run(
             chosen.kinds if kinds is None else kinds,
             chosen.rate if rate is None else rate,
             PROMISED if strict else chosen.limits,
+            mistake=mistake or "",
         ),
         keep,
     )
@@ -142,6 +152,8 @@ def _play(plan: Plan, keep: Path | None) -> None:
             count=plan.nodes,
             tools=partial(_tools, work, has_clocks="clock" in can),
             has_small_disks="full-disk" in can,
+            has_lossy_disks=any("fuse" in KINDS[kind].needs for kind in can),
+            mistake=plan.mistake,
         )
         trio.run(_watched, played, cluster, screen)
         events = kept.ordered(played.clients.history.events)
@@ -157,7 +169,7 @@ def _play(plan: Plan, keep: Path | None) -> None:
 
 def _own_world(kinds: Sequence[str]) -> str:
     """Enter a world of our own if a fault needs it; return why there is none."""
-    if not any({"hosts", "tmpfs"} & set(KINDS[kind].needs) for kind in kinds):
+    if not any({"hosts", "tmpfs", "fuse"} & set(KINDS[kind].needs) for kind in kinds):
         return "no fault that was asked for needs it"
     if not is_own_world():
         # Without arguments this is the last of the round that `python -m chaos` does.

@@ -51,6 +51,11 @@ SHAPES: Final[dict[str, Shape]] = {
     "full-disk": Shape("one", stalls=True, hold_s=(3.0, 6.0), has_company=False, weight=2),
     "descriptors": Shape("one", is_down=False),
     "storm": Shape("one", is_down=False),
+    # Disks that forget what was not synced.
+    "power": Shape(hold_s=(0.1, 2.0), weight=6),
+    "blackout": Shape("all", hold_s=(0.1, 2.0), has_company=False),
+    "sync-fails": Shape("one", hold_s=(0.5, 3.0)),
+    "slow-disk": Shape("minority", hold_s=(0.5, 5.0)),
     # Who belongs to the cluster.
     "replace": Shape("one", is_down=False, hold_s=(0.5, 2.0), has_company=False, weight=1),
 }

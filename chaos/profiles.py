@@ -26,10 +26,14 @@ PROMISED: Final = Limits(silence_s=3.0, recovery_s=10.0, grace_s=20.0)
 """For a machine that does nothing else."""
 GENEROUS: Final = Limits()
 """For a machine with other work: only safety is judged strictly."""
+DISKS: Final = tuple(kind for kind in KINDS if "fuse" in KINDS[kind].needs)
+"""They put a file system of Python under every node, which makes all syncs slow."""
+OTHERS: Final = tuple(kind for kind in KINDS if kind not in DISKS)
 PROFILES: Final = {
-    "default": Profile(60.0, 60.0, tuple(KINDS), GENEROUS),
+    "default": Profile(60.0, 60.0, OTHERS, GENEROUS),
     # Part of the tests: no root, no tools, and whatever else the machine does.
     "short": Profile(30.0, 40.0, ("kill", "stop", "restart", "wipe"), GENEROUS),
-    "nightly": Profile(900.0, 100.0, tuple(KINDS), PROMISED),
-    "hour": Profile(3600.0, 100.0, tuple(KINDS), PROMISED),
+    "power": Profile(60.0, 60.0, (*DISKS, "kill", "stop"), GENEROUS),
+    "nightly": Profile(900.0, 100.0, OTHERS, PROMISED),
+    "hour": Profile(3600.0, 160.0, OTHERS, PROMISED),
 }

@@ -33,7 +33,7 @@ QUIET_S: Final = 60.0
 """How long clients may take to end in order."""
 DRAIN_S: Final = 120.0
 """How long what was confirmed may take to come out, since it last went on."""
-DEPTH_S: Final = 30.0
+DEPTH_S: Final = 20.0
 KEPT_SHARE: Final = 0.2
 """Of the rate, for the queue that grows during the whole run."""
 HISTORY: Final = "history.jsonl"
@@ -45,7 +45,8 @@ class Plan:
 
     kinds: the faults to draw from.
     steps: what to do instead of drawing, for a replay.
-    rate: messages a second, of each of the three publishers.
+    rate: messages a second, of each of the publishers but that of the queue which is kept.
+    mistake: the name of one that is planted into the nodes, if any.
     """
 
     seed: int
@@ -55,6 +56,7 @@ class Plan:
     rate: float
     limits: Limits
     steps: tuple[Step, ...] | None = None
+    mistake: str = ""
 
     def drawn(self) -> Iterable[Step]:
         """Return the steps, without end if they are drawn."""
@@ -90,7 +92,7 @@ class Run:
             try:
                 await self._play(cluster)
             finally:
-                cluster.kill_all()
+                cluster.close()
                 self.failures += cluster.failures
 
     async def _play(self, cluster: Cluster) -> None:

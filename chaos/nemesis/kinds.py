@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from chaos.nemesis import membership, network, processes, resources
+from chaos.nemesis import disks, membership, network, processes, resources
 from chaos.nemesis.fault import Fault
 
-Need = Literal["hosts", "iptables", "tc", "ss", "faketime", "tmpfs"]
+Need = Literal["hosts", "iptables", "tc", "ss", "faketime", "tmpfs", "fuse"]
 
 
 class Kind(NamedTuple):
@@ -37,5 +37,9 @@ KINDS: Final[dict[str, Kind]] = {
     "full-disk": Kind(resources.FullDisk, ("tmpfs",)),
     "descriptors": Kind(resources.Descriptors),
     "storm": Kind(resources.Storm),
+    "power": Kind(disks.PowerCut, ("fuse",)),
+    "blackout": Kind(disks.PowerCut, ("fuse",)),
+    "sync-fails": Kind(disks.SyncFails, ("fuse",)),
+    "slow-disk": Kind(disks.SlowDisk, ("fuse",)),
     "replace": Kind(membership.Replace),
 }

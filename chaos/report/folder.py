@@ -66,6 +66,7 @@ def save(run: Run, verdict: Verdict, events: Sequence[Event], *, below: Path | N
         "seconds": plan.seconds,
         "kinds": plan.kinds,
         "rate": plan.rate,
+        "mistake": plan.mistake,
         "limits": asdict(plan.limits),
         "failures": run.failures,
         "trouble": dict(run.clients.trouble),
@@ -77,7 +78,7 @@ def save(run: Run, verdict: Verdict, events: Sequence[Event], *, below: Path | N
     for log in run.folder.glob("*.log"):
         shutil.copy(log, target)
     if not verdict.is_pass:
-        for data in run.folder.glob("node-*/"):
+        for data in [*run.folder.glob("node-*/"), *run.folder.glob("disk-[0-9]/")]:
             shutil.copytree(data, target / data.name, ignore=shutil.ignore_patterns("*.sock"))
     write_verdict(target, plan, verdict, events)
     return target
@@ -110,6 +111,7 @@ def load(folder: Path) -> tuple[Plan, list[str], list[Event]]:
             saved["rate"],
             Limits(**saved["limits"]),
             tuple(steps_of_json(saved["steps"])),
+            saved["mistake"],
         )
         return plan, saved["failures"], ordered(read(folder / COMPRESSED))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -41,6 +41,10 @@ COLORS: Final = {
     "descriptors": "#b7950b",
     "storm": "#884ea0",
     "replace": "#4a235a",
+    "power": "#b03a2e",
+    "blackout": "#17202a",
+    "sync-fails": "#935116",
+    "slow-disk": "#dc7633",
 }
 OTHER: Final = "#34495e"
 

@@ -62,15 +62,26 @@ async def note_depths(
     clients: Clients, phase: str, *, within_s: float, until_empty: bool = True
 ) -> None:
     """Write down the depths through all nodes, once they are 0 or the time is up."""
-    for node in clients.cluster.nodes:
-        depths: dict[str, int] | None = None
-        with trio.move_on_after(within_s):
-            while depths is None or (until_empty and any(depths.values())):
-                depths = await _depths(node) or depths
-                await trio.sleep(0.2)
-        for queue in QUEUES:
-            count = -1 if depths is None else depths[queue]
-            clients.history.add(Depth(clients.now(), phase, node.number, queue, count))
+    async with trio.open_nursery() as nursery:
+        for node in clients.cluster.nodes:
+            nursery.start_soon(_note_depth, clients, phase, node, within_s, until_empty)
+
+
+async def _note_depth(
+    clients: Clients,
+    phase: str,
+    node: Node,
+    within_s: float,
+    until_empty: bool,  # noqa: FBT001 - a nursery passes by place
+) -> None:
+    depths: dict[str, int] | None = None
+    with trio.move_on_after(within_s):
+        while depths is None or (until_empty and any(depths.values())):
+            depths = await _depths(node) or depths
+            await trio.sleep(0.2)
+    for queue in QUEUES:
+        count = -1 if depths is None else depths[queue]
+        clients.history.add(Depth(clients.now(), phase, node.number, queue, count))
 
 
 async def probe(clients: Clients, *, since_s: float, within_s: float) -> None:

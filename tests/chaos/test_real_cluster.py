@@ -91,3 +91,17 @@ def test_a_kind_of_fault_that_is_not_known_is_refused_with_those_that_are() -> N
 
     assert 2 == code
     assert "earthquake: there are kill, " in text
+
+
+def test_a_mistake_in_the_nodes_fails_the_run_and_all_is_kept(tmp_path: Path) -> None:
+    """Acknowledgements that do not reach the log are seen when all nodes start anew."""
+    code, text = chaos(
+        *("run", "--profile", "short", "--seconds", "5", "--seed", "1", "--faults", "stop"),
+        *("--mistake", "settled-beside-the-log", "--keep", str(tmp_path)),
+    )
+    [folder] = tmp_path.iterdir()
+
+    assert 1 == code
+    assert text.splitlines()[-1].startswith("FAIL seed=1 ")
+    assert "resurrected: " in (folder / "verdict.txt").read_text()
+    assert (folder / "node-1").is_dir()
