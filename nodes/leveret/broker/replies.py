@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from leveret.amqp.delivery import DeliverEncoder
 from leveret.transport import NodeId
 
-from .messages import Returned, tell
+from .messages import MESSAGE_BYTES, Returned, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -171,7 +171,7 @@ class ReplyDesk:
                 extra={"vhost": vhost, "channel": consumer.channel, "replies": len(records)},
             )
             return False
-        size_bytes = sum(map(len, records))
+        size_bytes = sum(map(len, records)) + MESSAGE_BYTES * len(records)
         consumer.waiting_bytes += size_bytes
         return tell(consumer.connection, Replies(consumer, records, size_bytes))
 
