@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import pytest
@@ -133,6 +133,35 @@ def test_putting_a_user_again_keeps_loopback_only(machine: CatalogMachine) -> No
 
     assert (user.password, user.tags, user.loopback_only) == (None, ("monitoring",), True)
     assert not do(machine, c.PutUser("bob", PASSWORD, ())).loopback_only
+
+
+def test_a_new_user_does_not_replace_one_that_is_there(machine: CatalogMachine) -> None:
+    assert outcome(machine, c.PutUser("bob", PASSWORD, (), "new")) == "created"
+    assert outcome(machine, c.PutUser("bob", None, ("monitoring",), "new")) == "exists"
+
+    bob = machine.model.user("bob")
+    assert bob is not None
+    assert (bob.password, bob.tags) == (PASSWORD, ())
+
+
+def test_password_and_tags_of_a_user_change_apart(machine: CatalogMachine) -> None:
+    do(machine, c.PutUser("bob", PASSWORD, ("monitoring",)))
+    other = PasswordHash("sha256", b"salt", b"other")
+
+    tagged = do(machine, c.PutUser("bob", None, ("management",), "tags"))
+    assert (tagged.password, tagged.tags) == (PASSWORD, ("management",))
+    changed = do(machine, c.PutUser("bob", other, (), "password"))
+    assert (changed.password, changed.tags) == (other, ("management",))
+
+
+@pytest.mark.parametrize("part", ["password", "tags"])
+def test_a_part_of_a_user_that_is_not_there_is_refused(
+    part: Literal["password", "tags"], machine: CatalogMachine
+) -> None:
+    assert reply(machine, c.PutUser("bob", PASSWORD, (), part)) == c.Refusal(
+        "not_found", "user", "bob"
+    )
+    assert machine.model.user("bob") is None
 
 
 def test_deleting_a_user_deletes_its_permissions(machine: CatalogMachine) -> None:

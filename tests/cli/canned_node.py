@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 
 from leveret.node.control.controls import Arguments, ControlError, Controls
@@ -30,13 +31,15 @@ class Anything(Arguments, frozen=True, forbid_unknown_fields=False):
 
 
 @contextmanager
-def canned_node(folder: Path, answers: Mapping[str, object]) -> Iterator[None]:
+def canned_node(
+    folder: Path, answers: Mapping[str, object], *, controls: Controls | None = None
+) -> Iterator[None]:
     """Serve in a thread: each request gets its answer, or the `ControlError` that is one.
 
     An iterator gives one answer after the other.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    controls = Controls()
+    table = controls or Controls()
 
     def handler(answer: object) -> Callable[[Anything], Awaitable[object]]:
         async def reply(_: Anything) -> object:
@@ -48,7 +51,7 @@ def canned_node(folder: Path, answers: Mapping[str, object]) -> Iterator[None]:
         return reply
 
     for name, answer in answers.items():
-        controls.add(name, Anything, handler(answer))
+        table.add(name, Anything, handler(answer))
     ready = threading.Event()
     scope = trio.CancelScope()
     token: list[trio.lowlevel.TrioToken] = []
@@ -57,7 +60,7 @@ def canned_node(folder: Path, answers: Mapping[str, object]) -> Iterator[None]:
         token.append(trio.lowlevel.current_trio_token())
         with scope:
             async with trio.open_nursery() as nursery:
-                await nursery.start(ControlServer(folder, controls).run)
+                await nursery.start(ControlServer(folder, table).run)
                 ready.set()
 
     thread = threading.Thread(target=trio.run, args=(serve,), daemon=True)
@@ -68,6 +71,20 @@ def canned_node(folder: Path, answers: Mapping[str, object]) -> Iterator[None]:
     finally:
         token[0].run_sync_soon(scope.cancel)
         thread.join(10)
+
+
+@contextmanager
+def recording_node(folder: Path, answers: Mapping[str, object]) -> Iterator[list[dict[str, Any]]]:
+    """Serve likewise; the list is of what was asked for, as it came."""
+    asked: list[dict[str, Any]] = []
+
+    class Recording(Controls):
+        async def answer(self, request: bytes) -> bytes:
+            asked.append(msgspec.json.decode(request))
+            return await super().answer(request)
+
+    with canned_node(folder, answers, controls=Recording()):
+        yield asked
 
 
 def node_status(**fields: object) -> NodeStatus:

@@ -151,6 +151,21 @@ async def test_a_bug_is_logged_and_answered_and_the_next_request_served(
         assert "ok" in await ask(stream, b'{"do": "move", "group": 3}')
 
 
+async def test_a_bugs_log_line_has_no_arguments_which_may_be_secret(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def forget(_: Move) -> object:
+        raise ZeroDivisionError
+
+    controls = Controls()
+    controls.add("forget", Move, forget)
+    await controls.answer(b'{"do": "forget", "group": 1, "node": "secret"}')
+
+    logged = [str(vars(record)) for record in caplog.records]
+    assert any("forget" in line for line in logged)
+    assert not any('"secret"' in line for line in logged)
+
+
 async def test_a_request_that_takes_too_long_is_given_up(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -81,11 +81,17 @@ class DeleteVirtualHost(Command[VirtualHost], frozen=True, gc=False, tag=3):
 
 
 class PutUser(Command[User], frozen=True, gc=False, tag=4):
-    """Create or replace a user; `loopback_only` of one that exists stays as it was."""
+    """Create or replace a user; `loopback_only` of one that exists stays as it was.
+
+    `part` restricts what may happen, so that two who change the same user do not undo each other:
+    "new" answers `exists` for a user that is there, whatever it is like; "password" and "tags"
+    change that alone, and are refused as not_found for a user that is not there.
+    """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     password: PasswordHash | None
     tags: Tags
+    part: Literal["all", "new", "password", "tags"] = "all"
 
 
 class DeleteUser(Command[User], frozen=True, gc=False, tag=5):

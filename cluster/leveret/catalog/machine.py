@@ -233,8 +233,18 @@ class CatalogMachine:
 
     def _put_user(self, command: c.PutUser) -> c.Reply:
         old = self.model.user(command.name)
+        password, tags = command.password, command.tags
+        if old is not None and command.part == "new":
+            return c.Done("exists", old)
+        if command.part in ("password", "tags"):
+            if old is None:
+                return c.Refusal("not_found", "user", command.name)
+            if command.part == "password":
+                tags = old.tags
+            else:
+                password = old.password
         loopback_only = old is not None and old.loopback_only
-        user = User(command.name, command.password, command.tags, loopback_only)
+        user = User(command.name, password, tags, loopback_only)
         if user == old:
             return c.Done("exists", old)
         self.model.put_user(user)

@@ -160,6 +160,13 @@ class Access:
         self._verified: dict[bytes, _Credential] = {}
         self._rules: dict[tuple[str, str], _Rules] = {}
 
+    async def new_password(self, password: bytes, salt: bytes) -> PasswordHash:
+        """Return the record of a password, hashed in a thread; a checkpoint.
+
+        salt: 16 random bytes, fresh for each password.
+        """
+        return await self._in_thread(partial(hash_password, password, salt), limiter=self._limiter)
+
     async def authenticate(self, name: str, password: bytes, *, is_loopback: bool) -> User:
         """Return the user who has this name and password; a checkpoint if it must hash.
 

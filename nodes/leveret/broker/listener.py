@@ -8,12 +8,14 @@ import logging
 import socket
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from leveret.actors import Actor, ActorStopped, Ref, supervise
 from leveret.amqp import ServerConnection
+from leveret.catalog.commands import Deleted, Restored
+from leveret.catalog.model import User, VirtualHost
 
 from .certificates import DISTINGUISHED_NAME, user_of
 from .connection import Blocked, ConnectionActor, HungUp, Received, Services, Shutdown
@@ -25,7 +27,10 @@ from .streams import GONE, ClientStream, TcpStream, TlsStream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leveret.catalog.commands import Event
     from leveret.transport import Sockets
+
+    from .connection import Session
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +70,13 @@ class ListenerConfig:
         self.login_from = login_from
 
 
+class Client(NamedTuple):
+    """A client that has logged in."""
+
+    session: Session
+    ref: Ref[object]
+
+
 class Listener:
     """All client connections of a node."""
 
@@ -80,7 +92,7 @@ class Listener:
         self._greeting = greeting
         self._config = config
         self._sockets = sockets
-        self._connections: dict[int, Ref[object]] = {}
+        self._connections: dict[int, Client] = {}
         self._number = 0
         self._unauthenticated = 0
         self._blocked_reason: str | None = None
@@ -147,16 +159,30 @@ class Listener:
         """Tell all connections that alarms began (why) or ended (None)."""
         if reason != self._blocked_reason:
             self._blocked_reason = reason
-            for ref in self._connections.values():
-                tell(ref, Blocked(reason))
+            for client in self._connections.values():
+                tell(client.ref, Blocked(reason))
 
     async def close_all(self, reason: str) -> None:
         """Close all connections in the protocol's words, and wait for their ends."""
-        refs = list(self._connections.values())
+        refs = [client.ref for client in self._connections.values()]
         for ref in refs:
             tell(ref, Shutdown(reason))
         for ref in refs:
             await ref.stopped()
+
+    def catalog_changed(self, event: Event) -> None:
+        """Close the connections whose user or virtual host the catalog has no more."""
+        match event:
+            case Deleted(User() | VirtualHost()) | Restored():
+                for client in self._connections.values():
+                    self._close_if_gone(client)
+
+    def _close_if_gone(self, client: Client) -> None:
+        model, session = self._services.catalog.model, client.session
+        if model.vhost(session.vhost) is None:
+            tell(client.ref, Shutdown(f"vhost '{session.vhost}' is deleted"))
+        elif model.user(session.user) is None:
+            tell(client.ref, Shutdown(f"user '{session.user}' is deleted"))
 
     async def _serve_client(
         self,
@@ -227,8 +253,9 @@ class Listener:
                 ref = supervisor.spawn(
                     make, f"connection {session.name}", limit=CONNECTION_MAILBOX_MAX
                 )
-                self._connections[session.number] = ref
+                known = self._connections[session.number] = Client(session, ref)
                 try:
+                    self._close_if_gone(known)  # it may have lost its place while it came in
                     if self._blocked_reason is not None:
                         tell(ref, Blocked(self._blocked_reason))
                     if ahead:

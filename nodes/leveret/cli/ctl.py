@@ -10,6 +10,7 @@ from leveret.cli.ask import ask_once
 from leveret.cli.ctl_cluster import cluster
 from leveret.cli.ctl_options import node_options, print_json
 from leveret.cli.ctl_tables import node_table
+from leveret.cli.ctl_users import VERBS as USER_VERBS
 from leveret.cli.find import find_node
 from leveret.node.control.replies import NodeStatus
 
@@ -27,6 +28,8 @@ def ctl() -> None:
       leveret ctl status
       leveret ctl cluster status --node node-2
       leveret ctl cluster status --data-dir /var/lib/leveret --json
+      leveret ctl add_user ada
+      leveret ctl set_permissions -p / ada '.*' '.*' '.*'
 
     \b
     Exit codes:
@@ -57,3 +60,5 @@ def status(*, data_dir: Path | None, node_name: str | None, as_json: bool) -> No
 
 
 ctl.add_command(cluster)
+for verb in USER_VERBS:
+    ctl.add_command(verb)

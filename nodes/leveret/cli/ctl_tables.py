@@ -26,6 +26,11 @@ def new_console() -> Console:
     return console
 
 
+def new_table(*titles: str) -> Table:
+    """Return a table in the form that all have."""
+    return Table(*titles, box=SIMPLE_HEAD, pad_edge=False)
+
+
 def node_table(status: NodeStatus) -> None:
     """Print one node."""
     led = [group.group for group in status.groups if group.role == "leader"]
@@ -70,7 +75,7 @@ def cluster_tables(status: ClusterStatus) -> None:
     """Print the nodes and the groups."""
     console = new_console()
     console.print(f"Cluster {status.cluster}, as node {status.asked} sees it")
-    nodes = _table("node", "name", "state", "leads groups", "clients", "version")
+    nodes = new_table("node", "name", "state", "leads groups", "clients", "version")
     for node in status.nodes:
         nodes.add_row(
             str(node.node),
@@ -81,7 +86,7 @@ def cluster_tables(status: ClusterStatus) -> None:
             node.version or "",
         )
     console.print(nodes)
-    groups = _table("group", "leader", "term", "committed", "applied", "last", "members")
+    groups = new_table("group", "leader", "term", "committed", "applied", "last", "members")
     for group in status.groups:
         groups.add_row(
             f"{group.group} (catalog)" if group.group == 0 else str(group.group),
@@ -108,10 +113,6 @@ def rebalanced_table(rebalanced: Rebalanced) -> None:
         console.print(Text(f"group {stay.group}: {stay.text}", style="yellow"))
     leads = ", ".join(f"node {node} {count}" for node, count in rebalanced.leads.items())
     console.print(f"groups led: {leads}")
-
-
-def _table(*titles: str) -> Table:
-    return Table(*titles, box=SIMPLE_HEAD, pad_edge=False)
 
 
 def _state(node: NodeSeen) -> Text:

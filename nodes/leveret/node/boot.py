@@ -331,6 +331,7 @@ async def _run(
                 _listener_config(config),
                 sockets=outside.client_sockets,
             )
+            catalog.on_change(listener.catalog_changed)
             plain = [
                 held.enter_context(closing(await listener.bind(*address)))
                 for address in config.amqp.listen
@@ -366,6 +367,8 @@ async def _run(
                 replicas=replicas,
                 machines=machines,
                 catalog=catalog,
+                access=services.access,
+                random_bytes=outside.secret_bytes,
                 directory=directory,
                 listener=listener,
                 rates=RateMeter(services.counters),

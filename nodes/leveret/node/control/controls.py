@@ -82,7 +82,8 @@ class Controls:
             )
         except Exception:
             # An operator's question must not end a node that serves clients.
-            log.exception("a request failed", extra={"request": request[:200]})
+            # Its arguments may be secret.
+            log.exception("a request failed", extra={"request": _name_of(request)})
             return encode_error(
                 ControlError(
                     "internal",
@@ -111,6 +112,15 @@ class Controls:
         except (msgspec.ValidationError, RecursionError) as error:
             raise ControlError("malformed", f"{name}: {error}") from None
         return await control.handler(arguments)
+
+
+def _name_of(request: bytes) -> str:
+    """Return what a request that was understood is to do."""
+    return msgspec.json.decode(request, type=_Named).do
+
+
+class _Named(msgspec.Struct):
+    do: str
 
 
 class _Error(msgspec.Struct):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from leveret.catalog import CatalogTimeout
-from leveret.catalog.catalog import ChangeRefused
 from leveret.catalog.commands import RemoveNode
 
+from .changes import change
 from .cluster_status import ask_all, seen_groups
 from .controls import Arguments, ControlError
 from .leadership import move_leaders, spread
@@ -17,8 +16,6 @@ from .replies import Removed
 if TYPE_CHECKING:
     from .admin import Admin
     from .parts import NodeParts
-
-CHANGE_WITHIN_S: Final = 5.0
 
 
 class MemberArguments(Arguments, frozen=True):
@@ -58,14 +55,5 @@ async def remove(parts: NodeParts, admin: Admin, arguments: MemberArguments) -> 
         {group.group: group.leader for group in groups if group.leader == node.id},
         targets,
     )
-    try:
-        await parts.catalog.change(RemoveNode(node.id), CHANGE_WITHIN_S)
-    except ChangeRefused as error:
-        raise ControlError("refused", str(error)) from None
-    except CatalogTimeout:
-        raise ControlError(
-            "timeout",
-            f"no majority answered within {CHANGE_WITHIN_S:g} s",
-            remedy="it may still happen: look at `leveret ctl cluster status` first",
-        ) from None
+    await change(parts, RemoveNode(node.id))
     return Removed(node=node.id, name=node.name)

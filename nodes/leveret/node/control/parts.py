@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leveret.broker.access import Access
     from leveret.broker.directory import Directory
     from leveret.broker.listener import Listener
     from leveret.catalog import Catalog
@@ -36,6 +37,8 @@ class NodeParts:
     machines: Sequence[Machine]
     """Of the replicas, in the order of the groups."""
     catalog: Catalog
+    access: Access
+    random_bytes: Callable[[int], bytes]
     directory: Directory
     listener: Listener
     rates: RateMeter

@@ -20,6 +20,8 @@ from .leadership import (
 )
 from .membership import MemberArguments, remove
 from .node_status import status
+from .users import add_user_verbs
+from .virtual_hosts import add_virtual_host_verbs
 
 if TYPE_CHECKING:
     from .admin import Admin
@@ -36,6 +38,8 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     controls.add("cluster add", NoArguments, partial(add, parts))
     controls.add("cluster token", NoArguments, partial(token, parts))
     controls.add("digests", NoArguments, partial(digests, parts))
+    add_user_verbs(controls, parts)
+    add_virtual_host_verbs(controls, parts)
     # What nodes ask each other, so that an operator may ask any.
     controls.add("node transfer", MoveArguments, partial(transfer_here, parts))
     controls.add("node prefer", PreferArguments, partial(prefer_here, parts))

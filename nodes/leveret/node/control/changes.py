@@ -1,0 +1,95 @@
+"""Changes of the catalog that an operator asks for, and reading it so that nothing is stale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+import msgspec
+
+from leveret.catalog import CatalogTimeout
+from leveret.catalog.catalog import ChangeRefused
+from leveret.catalog.model import Entity, Model
+
+from .controls import ControlError
+
+if TYPE_CHECKING:
+    from leveret.catalog.commands import Command, Done, Refusal
+
+    from .parts import NodeParts
+
+CHANGE_WITHIN_S: Final = 5.0
+FRESH_WITHIN_S: Final = 5.0
+
+E = TypeVar("E", bound=Entity)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change did; `exists`: nothing, for it is so already."""
+
+    outcome: Literal["created", "exists", "changed", "deleted"]
+
+
+async def change(parts: NodeParts, command: Command[E]) -> Done[E]:
+    """Carry out a change on all nodes; when it returns, this one has it.
+
+    Raises:
+        ControlError: it was refused, or no majority answered in time.
+    """
+    try:
+        return await parts.catalog.change(command, CHANGE_WITHIN_S)
+    except ChangeRefused as error:
+        raise _refused(error.refusal) from None
+    except CatalogTimeout:
+        raise ControlError(
+            "timeout",
+            f"no majority answered within {CHANGE_WITHIN_S:g} s",
+            remedy="it may still happen: look at `leveret ctl cluster status` first",
+        ) from None
+
+
+async def fresh(parts: NodeParts) -> Model:
+    """Return this node's catalog, once it holds all that was changed before the call.
+
+    Raises:
+        ControlError: no majority is there to say so.
+    """
+    try:
+        await parts.catalog.barrier(FRESH_WITHIN_S)
+    except CatalogTimeout:
+        raise ControlError(
+            "unavailable",
+            f"no majority of the nodes answered within {FRESH_WITHIN_S:g} s, so what this node"
+            " knows may be out of date",
+            remedy="look at `leveret ctl cluster status`",
+        ) from None
+    return parts.catalog.model
+
+
+def no_user(name: str) -> ControlError:
+    """Return the error about a user that is not there."""
+    return ControlError(
+        "not_found", f'user "{name}" does not exist', remedy="see `leveret ctl list_users`"
+    )
+
+
+def no_vhost(name: str) -> ControlError:
+    """Return the error about a virtual host that is not there."""
+    return ControlError(
+        "not_found", f'virtual host "{name}" does not exist', remedy="see `leveret ctl list_vhosts`"
+    )
+
+
+def _refused(refusal: Refusal) -> ControlError:
+    match refusal.kind, refusal.subject:
+        case "not_found", "user":
+            return no_user(refusal.name)
+        case "not_found", "vhost":
+            return no_vhost(refusal.name)
+        case "not_found", _:
+            return ControlError(
+                "not_found",
+                f'no {refusal.subject} "{refusal.name}" in virtual host "{refusal.vhost}"',
+            )
+        case "malformed", _:
+            return ControlError("refused", f"it is too long, or no text: {refusal.name}")
+    return ControlError("refused", f"{refusal.kind}: {refusal.subject} {refusal.name!r}")
