@@ -132,6 +132,8 @@ class Dispatcher:
         self._holders: dict[int, Consumer] = {}
         self._settling: dict[int, int] = {}
         """The node whose word is awaited for each settling message."""
+        self._returning: dict[int, Consumer] = {}
+        """Who gave a settling message back, and keeps its credit for it."""
         self._turns: deque[Consumer] = deque()
         self.consumers: dict[ConsumerKey, Consumer] = {}
 
@@ -218,8 +220,8 @@ class Dispatcher:
                     self._delayed.remove(sequence)
                     self._return(sequence, delivered=False)
             elif self.is_ready(sequence):
+                self.withdraw((sequence,))  # at once: it may have several alarms
                 expired.append(sequence)
-        self.withdraw(expired)
         return expired
 
     @property
@@ -248,6 +250,7 @@ class Dispatcher:
         """Make messages ready again whose end was not reached, or whose return is counted."""
         for sequence in sequences:
             if self._settling.pop(sequence, None) is not None:
+                self._decided(sequence)
                 self._return(sequence, delivered=delivered)
 
     def excess(self) -> list[int]:
@@ -317,6 +320,7 @@ class Dispatcher:
             self.release(self._holders.keys() & gone)
             for sequence in self._settling.keys() & gone:
                 del self._settling[sequence]
+                self._decided(sequence)
             for sequence in self._returned.keys() & gone if self._returned else ():
                 del self._returned[sequence]
             if self._ahead:
@@ -344,14 +348,27 @@ class Dispatcher:
             consumer.held.discard(sequence)
             self._return(sequence, delivered=delivered)
 
-    def take_back(self, consumer: Consumer, sequences: Iterable[int]) -> list[int]:
-        """Take from `consumer` what it holds of these; they are settling until it is decided."""
+    def take_back(
+        self, consumer: Consumer, sequences: Iterable[int], *, returns: bool
+    ) -> list[int]:
+        """Take from `consumer` what it holds of these; they are settling until it is decided.
+
+        returns: they will be ready again, as a rule: then the consumer gets no others meanwhile.
+        """
         taken = [s for s in sequences if self._holders.get(s) is consumer]
         for sequence in taken:
             del self._holders[sequence]
-            consumer.held.discard(sequence)
             self._settling[sequence] = HERE
+            if returns:
+                self._returning[sequence] = consumer
+            else:
+                consumer.held.discard(sequence)
         return taken
+
+    def _decided(self, sequence: int) -> None:
+        consumer = self._returning.pop(sequence, None)
+        if consumer is not None:
+            consumer.held.discard(sequence)
 
     def lose_node(self, node: int) -> None:
         """Note that nothing that `node` said last is sure to reach the log: it may be no more.

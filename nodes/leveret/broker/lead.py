@@ -9,6 +9,7 @@ none is lost.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from leveret.amqp.delivery import with_header
@@ -77,7 +78,8 @@ class Lead:
         self._marking = False
         """A move of the mark is on its way through the log."""
         self._after_mark: list[Callable[[], None]] = []
-        self._spared = (self._state.spared, self._state.spared_bytes)
+        self._sparing: tuple[int, int] | None = None
+        """What `_spare` said last, while that is on its way through the log."""
         self._to_bury: list[tuple[int, int, Reason]] = []
         """Dead letters that were refused: when to try again (ms), which, and of what they died."""
         self._used_ms = context.now_ms()
@@ -185,7 +187,7 @@ class Lead:
 
     def _give_back(self, consumer: Consumer, sequences: Iterable[int], *, delivered: bool) -> None:
         if delivered and self._features.counts_returns:
-            taken = self.dispatcher.take_back(consumer, sequences)
+            taken = self.dispatcher.take_back(consumer, sequences, returns=True)
             if taken:
                 self._log.submit(machine.returned(self.uid, to_ranges(taken)), _nothing)
         else:
@@ -197,9 +199,15 @@ class Lead:
         spared = (state.live - dispatcher.ready, 0)
         if self._features.max_length_bytes is not None:
             spared = (spared[0], state.body_bytes - dispatcher.ready_bytes)
-        if spared != self._spared and self._state_known:
-            self._spared = spared
-            self._log.submit(machine.spare(self.uid, *spared), _nothing)
+        # A settlement changes the number in the state too.
+        known = self._sparing or (state.spared, state.spared_bytes)
+        if spared != known and self._state_known:
+            self._sparing = spared
+            self._log.submit(machine.spare(self.uid, *spared), partial(self._spare_said, spared))
+
+    def _spare_said(self, spared: tuple[int, int], _: object) -> None:
+        if self._sparing == spared:
+            self._sparing = None
 
     def _look_at_the_clock(self) -> None:
         """Do what it is time for, and have this lead woken when there is more."""
@@ -312,7 +320,8 @@ class Lead:
             case ("reject", int(number), (list() | tuple()) as sequences):
                 consumer = self.dispatcher.consumers.get((node, number))
                 if consumer is not None:
-                    self._end(self.dispatcher.take_back(consumer, sequences), "rejected")
+                    taken = self.dispatcher.take_back(consumer, sequences, returns=False)
+                    self._end(taken, "rejected")
             case ("adjust", int(number), int(prefetch), bool(paused)):
                 consumer = self.dispatcher.consumers.get((node, number))
                 if consumer is not None:

@@ -320,7 +320,7 @@ class ShardMachine:
         """Return the whole state; equal states give equal bytes."""
         queues = self.queues.values()
         version = 1
-        if any(queue.traits or queue.returns or queue.spared for queue in queues):
+        if any(queue.has_traits or queue.returns or queue.spared for queue in queues):
             version = VERSION
         elif any(queue.publishers is not None for queue in queues):
             version = 2

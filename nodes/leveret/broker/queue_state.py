@@ -150,7 +150,7 @@ class QueueState:
         self.publishers: Publishers | None = None
         """Who numbers their messages, and which are stored; None while nobody did."""
         self.traits: set[Trait] = set()
-        """Those that some message has, or had."""
+        """Those that some message has, or had since this copy of the state was made."""
         self.body_bytes = 0
         """Bytes of the live messages' bodies, as far as they are counted."""
         self.returns: dict[int, int] = {}
@@ -241,6 +241,11 @@ class QueueState:
                 for sequence in self.returns.keys() & range(low, high + 1):
                     del self.returns[sequence]
         return killed
+
+    @property
+    def has_traits(self) -> bool:
+        """Whether a column of some trait is part of the state now."""
+        return any(chunk.traits for chunk in self._chunks)
 
     def trait(self, trait: Trait, sequence: int) -> int:
         """Return what message `sequence` has; 0 if it has none, or does not live."""

@@ -1,0 +1,319 @@
+"""A queue's lead with all its features at once, against a model of a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leveret.actors import Ref
+from leveret.amqp.delivery import Record, encode_record, encode_route
+from leveret.amqp.fields import Long
+from leveret.amqp.properties import Properties
+from leveret.broker import machine
+from leveret.broker.dead_letters import DeadLetters
+from leveret.broker.incoming import Origin
+from leveret.broker.lead import Lead
+from leveret.broker.message_life import read_lives
+from leveret.broker.messages import PublishRun, QueueMessage
+from leveret.broker.queue_features import QueueFeatures
+from leveret.broker.queue_seams import Alarm
+from leveret.broker.queue_state import QueueState
+
+UID = 7
+NODE = 1
+CONSUMER = 5
+PREFETCH = 2
+FAR_MARK = 1 << 30
+
+
+@dataclass
+class Message:
+    """What the model knows of a message."""
+
+    number: int
+    rank: int
+    deadline_ms: int | None
+    due_ms: int
+    returns: int = 0
+
+
+@dataclass
+class Model:
+    """The rules, as short as they can be said."""
+
+    features: QueueFeatures
+    waiting: list[Message] = field(default_factory=list)
+    held: list[Message] = field(default_factory=list)
+    delivered: list[int] = field(default_factory=list)
+    ended: list[tuple[int, str]] = field(default_factory=list)
+
+    def ready(self, now_ms: int) -> list[Message]:
+        return sorted(
+            (m for m in self.waiting if m.due_ms <= now_ms), key=lambda m: (m.rank, m.number)
+        )
+
+    def end(self, messages: Sequence[Message], reason: str) -> None:
+        for message in messages:
+            self.waiting.remove(message)
+            self.ended.append((message.number, reason))
+
+    def expire(self, now_ms: int, spared: int | None = None) -> None:
+        over = [
+            m
+            for m in self.ready(now_ms)
+            if m.deadline_ms is not None and m.deadline_ms <= now_ms and m.number != spared
+        ]
+        self.end(sorted(over, key=lambda m: m.number), "expired")
+
+    def turn(self, now_ms: int, arrived: int | None = None) -> None:
+        self.expire(now_ms, arrived)
+        for message in self.ready(now_ms)[: max(PREFETCH - len(self.held), 0)]:
+            self.waiting.remove(message)
+            self.held.append(message)
+            self.delivered.append(message.number)
+        self.expire(now_ms)
+        if self.features.drops_head and self.features.max_length is not None:
+            ready = self.ready(now_ms)
+            self.end(ready[: max(len(ready) - self.features.max_length, 0)], "maxlen")
+
+    def takes(self, now_ms: int) -> bool:
+        limit = self.features.publish_limit
+        return limit is None or limit[0] is None or len(self.ready(now_ms)) < limit[0]
+
+
+class Lab:
+    """A lead with its log, its clock and one consumer, which no other node can disturb."""
+
+    node = NODE
+    leader = NODE
+    is_leader = True
+    reign = 0
+
+    def __init__(self, features: QueueFeatures) -> None:
+        self.features = features
+        self.machine = machine.ShardMachine()
+        self.entries: list[bytes] = []
+        self.pending: list[tuple[bytes, Callable[[object], None]]] = []
+        self.replies: list[object] = []
+        self.clock_ms = 1_000_000
+        self.letters: list[DeadLetters] = []
+        self.ended: list[tuple[int, str]] = []
+        self.delivered: list[int] = []
+        self.held: list[tuple[int, int]] = []
+        """Sequence and message number of what the consumer holds, in order."""
+        self.requests = 0
+        self.submit(machine.mark(UID, FAR_MARK), self.replies.append)
+        self.lead = self.new_lead()
+        self.turn()
+
+    def new_lead(self) -> Lead:
+        self.requests += 1
+        lead = Lead(
+            UID,
+            self.features,
+            log=self,
+            context=self,
+            ref=cast("Ref[QueueMessage]", self),
+            hand_on=self.hand_on,
+            answer=lambda *_: None,
+        )
+        held = [sequence for sequence, _ in self.held]
+        body = ("attach", self.requests, CONSUMER, True, PREFETCH, False, False, 0, held)
+        lead.serve(NODE, body)
+        return lead
+
+    # Of the log
+
+    def submit(
+        self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
+    ) -> None:
+        self.pending.append((command, done))
+
+    def state(self, uid: int) -> QueueState | None:
+        return self.machine.queues.get(uid)
+
+    def read(self, entry: int) -> memoryview:
+        return memoryview(self.entries[entry - 1])
+
+    # Of the node
+
+    def peers(self) -> set[int]:
+        return set()
+
+    def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
+        raise AssertionError("there is one node")
+
+    def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
+        raise AssertionError("the queue does not expire")
+
+    def exchange(self, vhost: str, name: str) -> Ref[PublishRun]:
+        return cast("Ref[PublishRun]", self)
+
+    def tell(self, message: object) -> None:
+        if isinstance(message, DeadLetters):
+            self.letters.append(message)
+
+    def now_ms(self) -> int:
+        return self.clock_ms
+
+    def after(self, delay_s: float, ref: object, message: object) -> Alarm:
+        return self
+
+    def cancel(self) -> None:
+        pass
+
+    def hand_on(
+        self,
+        number: int,
+        attachment: int,
+        sequences: Sequence[int],
+        redelivered: Sequence[bool],
+        records: Sequence[bytes | memoryview],
+    ) -> None:
+        assert (number, attachment) == (CONSUMER, self.requests)
+        for sequence, record in zip(sequences, records, strict=True):
+            message = int(Record(record).body)
+            self.delivered.append(message)
+            self.held.append((sequence, message))
+        sizes = sum(map(len, records))
+        self.lead.serve(NODE, ("written", number, attachment, len(records), sizes))
+
+    # Of the test
+
+    def turn(self) -> None:
+        """Let the lead and the log work until nothing is left to do."""
+        while True:
+            self.lead.flush()
+            for letter in self.letters:
+                self.ended.append((int(Record(letter.records[0]).body), letter.reason))
+                assert letter.sequence is not None
+                at = letter.sequence
+                self.submit(machine.settle(UID, [(at, at)]), self.replies.append)
+            self.letters.clear()
+            if not self.pending:
+                return
+            pending, self.pending = self.pending, []
+            for command, done in pending:
+                self.entries.append(command)
+                done(self.machine.apply(len(self.entries), self.clock_ms, command, 0))
+            self.lead.applied(self.machine.take_effects())
+
+    def publish(self, number: int, ttl_ms: int | None, delay_ms: int | None, priority: int) -> None:
+        body = str(number).encode()
+        properties = Properties(
+            priority=priority,
+            expiration=None if ttl_ms is None else str(ttl_ms),
+            headers=None if delay_ms is None else {"x-delay": Long(delay_ms)},
+        )
+        header = properties.encode(len(body))
+        records = [encode_record(encode_route("", "q"), header, body)]
+        command = machine.enqueue_lives(
+            UID,
+            records,
+            [Origin("", 0, 1)],
+            read_lives(records, self.features),
+            self.features.publish_limit,
+        )
+        self.submit(command, self.replies.append)
+        self.turn()
+
+
+publishes = st.tuples(
+    st.just("publish"),
+    st.one_of(st.none(), st.none(), st.sampled_from([0, 5, 40])),
+    st.one_of(st.none(), st.none(), st.sampled_from([5, 40])),
+    st.integers(0, 5),
+)
+steps = st.lists(
+    st.one_of(
+        publishes,
+        publishes,
+        publishes,
+        st.tuples(st.sampled_from(["ack", "requeue", "reject"]), st.integers(0, PREFETCH - 1)),
+        st.tuples(st.just("wait"), st.sampled_from([1, 10, 60])),
+        st.tuples(st.just("new leader")),
+    ),
+    min_size=5,
+    max_size=40,
+)
+features = st.builds(
+    QueueFeatures,
+    name=st.just("q"),
+    dead_letter_exchange=st.just("dead"),
+    message_ttl_ms=st.sampled_from([None, None, None, 0, 20]),
+    max_length=st.sampled_from([None, 1, 2, 3]),
+    overflow=st.sampled_from(["drop-head", "reject-publish"]),
+    max_priority=st.sampled_from([0, 3]),
+    delivery_limit=st.sampled_from([None, None, 0, 1]),
+).map(lambda one: replace(one, counts_returns=one.delivery_limit is not None))
+
+
+@given(features, steps)
+@settings(max_examples=300)
+def test_a_lead_does_as_the_model_says(
+    features: QueueFeatures, steps: list[tuple[object, ...]]
+) -> None:
+    lab, model, number = Lab(features), Model(features), 0
+    for step in steps:
+        arrived = None
+        match step:
+            case ("publish", ttl, delay, int(priority)):
+                number += 1
+                taken = model.takes(lab.clock_ms)
+                refused_before = lab.replies.count(("full", 0))
+                lab.publish(number, cast("int | None", ttl), cast("int | None", delay), priority)
+                assert (lab.replies.count(("full", 0)) == refused_before) == taken
+                if not taken:
+                    continue
+                ttls = [t for t in (ttl, features.message_ttl_ms) if isinstance(t, int)]
+                due = lab.clock_ms + (delay if isinstance(delay, int) else 0)
+                model.waiting.append(
+                    Message(
+                        number,
+                        -min(priority, features.max_priority),
+                        due + min(ttls) if ttls else None,
+                        due,
+                    )
+                )
+                arrived = number
+            case ("wait", int(span)):
+                lab.clock_ms += span
+                lab.turn()
+            case ("new leader",):
+                lab.lead = lab.new_lead()
+                lab.turn()
+            case (str(end), int(place)):
+                if place >= len(model.held):
+                    continue
+                message = model.held.pop(place)
+                sequence, held = lab.held.pop(place)
+                assert held == message.number
+                if end == "requeue":
+                    message.returns += 1
+                    limit = features.delivery_limit
+                    model.waiting.append(message)
+                    if limit is not None and message.returns > limit:
+                        model.end([message], "delivery_limit")
+                    lab.lead.serve(NODE, ("back", CONSUMER, [sequence], True))
+                elif end == "reject":
+                    model.ended.append((message.number, "rejected"))
+                    lab.lead.serve(NODE, ("reject", CONSUMER, [sequence]))
+                else:
+                    lab.lead.serve(NODE, ("release", [sequence]))
+                    lab.submit(machine.settle(UID, [(sequence, sequence)]), lab.replies.append)
+                lab.turn()
+        model.turn(lab.clock_ms, arrived)
+
+        assert model.delivered == lab.delivered
+        assert [m.number for m in model.held] == [message for _, message in lab.held]
+        assert sorted(model.ended) == sorted(lab.ended)
+        assert len(model.ready(lab.clock_ms)) == lab.lead.dispatcher.ready
+        state = lab.state(UID)
+        assert len(model.waiting) + len(model.held) == (0 if state is None else state.live)
+        copy = machine.ShardMachine()
+        copy.restore(lab.machine.snapshot())
+        assert copy.snapshot() == lab.machine.snapshot()
