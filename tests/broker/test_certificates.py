@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -11,21 +12,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from leveret.broker.access import LoginRefused
-from leveret.broker.certificates import COMMON_NAME, DISTINGUISHED_NAME, user_of
+from leveret.broker.certificates import (
+    COMMON_NAME,
+    SUBJECT_ALTERNATIVE_NAME,
+    LoginFrom,
+    user_of,
+)
 
 Part = list[tuple[ObjectIdentifier, str]]
 
+DN, FROM_CN = LoginFrom(), LoginFrom(COMMON_NAME)
 CN, O = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME  # noqa: E741 - the field's name
 
 
-def certificate(*parts: Part) -> bytes:
-    """A certificate with such a subject, in DER form."""
+def certificate(*parts: Part, names: Sequence[x509.GeneralName] = ()) -> bytes:
+    """A certificate with such a subject and alternative names, in DER form."""
     subject = x509.Name(
         x509.RelativeDistinguishedName(x509.NameAttribute(oid, value) for oid, value in part)
         for part in parts
     )
     key = ec.generate_private_key(ec.SECP256R1())
-    made = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
@@ -33,15 +40,17 @@ def certificate(*parts: Part) -> bytes:
         .serial_number(1)
         .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
         .not_valid_after(datetime(2027, 1, 1, tzinfo=UTC))
-        .sign(key, hashes.SHA256())
     )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    made = builder.sign(key, hashes.SHA256())
     return made.public_bytes(serialization.Encoding.DER)
 
 
 def test_a_distinguished_name_has_the_most_specific_part_first() -> None:
     shown = certificate([(O, "Hares")], [(NameOID.ORGANIZATIONAL_UNIT_NAME, "#1")], [(CN, "ann")])
 
-    assert user_of(shown, DISTINGUISHED_NAME) == "CN=ann,OU=\\#1,O=Hares"
+    assert user_of(shown, DN) == "CN=ann,OU=\\#1,O=Hares"
 
 
 def test_what_is_special_in_a_distinguished_name_is_escaped() -> None:
@@ -52,7 +61,7 @@ def test_what_is_special_in_a_distinguished_name_is_escaped() -> None:
         [(CN, "Jürgen ~\x01")],
     )
 
-    assert user_of(shown, DISTINGUISHED_NAME) == (
+    assert user_of(shown, DN) == (
         r"CN=J\C3\BCrgen \7E\01,OU=\ lead and trail\ "
         r",O=\#Acme\, \"Inc\" \+ \<x\>\; \\,C=DE"
     )
@@ -77,7 +86,7 @@ def test_parts_have_the_labels_of_rabbitmq_or_else_numbers() -> None:
         [(NameOID.STATE_OR_PROVINCE_NAME, "st")],
     )
 
-    assert user_of(shown, DISTINGUISHED_NAME) == (
+    assert user_of(shown, DN) == (
         "ST=st,L=l,GENERATIONQUALIFIER=gq,INITIALS=i,2.5.4.17=12,2.5.4.46=dq,PSEUDONYM=ps,"
         "SERIALNUMBER=1,TITLE=t,GIVENNAME=gn,SN=sn,2.5.4.9=s,EMAILADDRESS=a@b.c,UID=u1,DC=org"
     )
@@ -86,17 +95,52 @@ def test_parts_have_the_labels_of_rabbitmq_or_else_numbers() -> None:
 def test_several_names_are_joined() -> None:
     shown = certificate([(CN, "one"), (O, "two")], [(CN, "three,x")])
 
-    assert user_of(shown, DISTINGUISHED_NAME) == r"CN=three\,x,CN=one+O=two"
-    assert user_of(shown, COMMON_NAME) == "one,three,x"
+    assert user_of(shown, DN) == r"CN=three\,x,CN=one+O=two"
+    assert user_of(shown, FROM_CN) == "one,three,x"
 
 
 def test_a_certificate_without_a_common_name_names_nobody() -> None:
     with pytest.raises(LoginRefused, match="no name found"):
-        user_of(certificate([(O, "Hares")]), COMMON_NAME)
+        user_of(certificate([(O, "Hares")]), FROM_CN)
+
+
+@pytest.mark.parametrize(
+    ("san_type", "index", "user"),
+    [
+        ("dns", 0, "one.example"),
+        ("dns", 1, "two.example"),
+        ("email", 0, "ann@example.org"),
+        ("uri", 0, "spiffe://example.org/ann"),
+    ],
+)
+def test_an_alternative_name_is_found_by_its_kind_and_place(
+    san_type: str, index: int, user: str
+) -> None:
+    shown = certificate(
+        [(CN, "ann")],
+        names=[
+            x509.RFC822Name("ann@example.org"),
+            x509.DNSName("one.example"),
+            x509.UniformResourceIdentifier("spiffe://example.org/ann"),
+            x509.DNSName("two.example"),
+        ],
+    )
+
+    assert user_of(shown, LoginFrom(SUBJECT_ALTERNATIVE_NAME, san_type, index)) == user
+
+
+@pytest.mark.parametrize("names", [[], [x509.DNSName("one.example")]])
+def test_a_certificate_without_such_an_alternative_name_names_nobody(
+    names: list[x509.GeneralName],
+) -> None:
+    shown = certificate([(CN, "ann")], names=names)
+
+    with pytest.raises(LoginRefused, match="no name found"):
+        user_of(shown, LoginFrom(SUBJECT_ALTERNATIVE_NAME, "dns", 1))
 
 
 def test_no_certificate_and_an_unreadable_one_are_refused() -> None:
     with pytest.raises(LoginRefused, match="presented no TLS"):
-        user_of(None, DISTINGUISHED_NAME)
+        user_of(None, DN)
     with pytest.raises(LoginRefused, match="cannot be read"):
-        user_of(b"\x30\x00", DISTINGUISHED_NAME)
+        user_of(b"\x30\x00", DN)

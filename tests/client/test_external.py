@@ -40,7 +40,11 @@ class Certified:
         )
         self.ann, subject = self._issue("ann")
         self.stranger, _ = self._issue("stranger")
-        user = subject if login_from == "distinguished_name" else "ann"
+        user = {
+            "distinguished_name": subject,
+            "common_name": "ann",
+            "subject_alternative_name": "ann@example.org",
+        }[login_from]
         rights = {"configure": ".*", "write": ".*", "read": ".*"}
         (folder / "definitions.json").write_text(
             json.dumps(
@@ -61,6 +65,7 @@ class Certified:
                 f"amqp.tls_ca={self._ca}",
                 f"amqp.tls_verify={verify}",
                 f"amqp.tls_login_from={login_from}",
+                "amqp.tls_login_san_type=email",
                 f"node.definitions={folder / 'definitions.json'}",
             ],
         )
@@ -126,7 +131,9 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         one.node.stop()
 
 
-@pytest.mark.parametrize("login_from", ["distinguished_name", "common_name"])
+@pytest.mark.parametrize(
+    "login_from", ["distinguished_name", "common_name", "subject_alternative_name"]
+)
 async def test_the_certificate_says_who_the_client_is(
     certified: Callable[..., Certified], login_from: str
 ) -> None:

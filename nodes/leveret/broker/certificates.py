@@ -6,7 +6,7 @@ is not printable ASCII: it is what operators have in their lists of users.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -18,8 +18,34 @@ if TYPE_CHECKING:
 
 DISTINGUISHED_NAME: Final = "distinguished_name"
 COMMON_NAME: Final = "common_name"
-LOGIN_FROM: Final = (DISTINGUISHED_NAME, COMMON_NAME)
+SUBJECT_ALTERNATIVE_NAME: Final = "subject_alternative_name"
+LOGIN_FROM: Final = (DISTINGUISHED_NAME, COMMON_NAME, SUBJECT_ALTERNATIVE_NAME)
 """Where the name of the user may be."""
+
+_SAN_TYPES: Final[
+    dict[str, type[x509.DNSName | x509.RFC822Name | x509.UniformResourceIdentifier]]
+] = {
+    "dns": x509.DNSName,
+    "email": x509.RFC822Name,
+    "uri": x509.UniformResourceIdentifier,
+}
+SAN_TYPES: Final = tuple(_SAN_TYPES)
+"""Kinds of alternative names that may name the user."""
+
+
+class LoginFrom(NamedTuple):
+    """Which part of a certificate names the user.
+
+    source: one of `LOGIN_FROM`. san_type: one of `SAN_TYPES`; san_index: which of that type, from
+    0 on; both for alternative names only.
+    """
+
+    source: str = DISTINGUISHED_NAME
+    san_type: str = "dns"
+    san_index: int = 0
+
+
+BY_DISTINGUISHED_NAME: Final = LoginFrom()
 
 _LABELS: Final[dict[ObjectIdentifier, str]] = {
     NameOID.SURNAME: "SN",
@@ -44,11 +70,10 @@ _LABELS: Final[dict[ObjectIdentifier, str]] = {
 _SPECIAL: Final = frozenset('"+,;<>\\')
 
 
-def user_of(certificate: bytes | None, login_from: str) -> str:
+def user_of(certificate: bytes | None, login_from: LoginFrom) -> str:
     """Return the name of the user in a certificate that was verified.
 
     certificate: in DER form; None if the client showed none.
-    login_from: one of `LOGIN_FROM`.
 
     Raises:
         LoginRefused: there is no certificate, or no such name in it; the text is for the log.
@@ -56,15 +81,27 @@ def user_of(certificate: bytes | None, login_from: str) -> str:
     if certificate is None:
         raise LoginRefused("connection peer presented no TLS (x.509) certificate")
     try:
-        subject = x509.load_der_x509_certificate(certificate).subject
+        found = x509.load_der_x509_certificate(certificate)
+        if login_from.source == SUBJECT_ALTERNATIVE_NAME:
+            return _alternative_name(found, login_from)
+        subject = found.subject
     except ValueError as error:
         raise LoginRefused(f"the client's certificate cannot be read: {error}") from None
-    if login_from == DISTINGUISHED_NAME:
+    if login_from.source == DISTINGUISHED_NAME:
         return distinguished_name(subject)
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if not names:
         raise LoginRefused("no name found")
     return ",".join(str(name.value) for name in names)
+
+
+def _alternative_name(certificate: x509.Certificate, login_from: LoginFrom) -> str:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        of_type = names.get_values_for_type(_SAN_TYPES[login_from.san_type])
+        return str(of_type[login_from.san_index])
+    except (x509.ExtensionNotFound, IndexError):
+        raise LoginRefused("no name found") from None
 
 
 def distinguished_name(subject: Name) -> str:

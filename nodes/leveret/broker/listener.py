@@ -17,7 +17,7 @@ from leveret.amqp import ServerConnection
 from leveret.catalog.commands import Deleted, Restored
 from leveret.catalog.model import User, VirtualHost
 
-from .certificates import DISTINGUISHED_NAME, user_of
+from .certificates import BY_DISTINGUISHED_NAME, LoginFrom, user_of
 from .connection import Blocked, ConnectionActor, HungUp, Received, Services, Shutdown
 from .flow import Flow
 from .handshake import Greeting, Handshake, HandshakeFailed
@@ -58,7 +58,7 @@ class ListenerConfig:
         message_size_max: int,
         in_flight_bytes_max: int,
         backlog: int,
-        login_from: str = DISTINGUISHED_NAME,
+        login_from: LoginFrom = BY_DISTINGUISHED_NAME,
     ) -> None:
         self.handshake_timeout_s = handshake_timeout_s
         self.tls_handshake_timeout_s = tls_handshake_timeout_s

@@ -25,6 +25,7 @@ import trio
 from leveret.actors import Timers, supervise
 from leveret.broker.access import Access
 from leveret.broker.arguments import decode_arguments
+from leveret.broker.certificates import LoginFrom
 from leveret.broker.connection import Services
 from leveret.broker.directory import Directory
 from leveret.broker.handshake import Greeting
@@ -509,7 +510,11 @@ def _listener_config(config: NodeConfig) -> ListenerConfig:
         message_size_max=config.amqp.max_message_size_bytes,
         in_flight_bytes_max=config.limits.in_flight_bytes,
         backlog=config.amqp.backlog,
-        login_from=config.amqp.tls_login_from,
+        login_from=LoginFrom(
+            config.amqp.tls_login_from,
+            config.amqp.tls_login_san_type,
+            config.amqp.tls_login_san_index,
+        ),
     )
 
 

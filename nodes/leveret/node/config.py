@@ -145,7 +145,21 @@ class AmqpSection:
         TEXT,
         "Part of the client's certificate that names its user, for the mechanism EXTERNAL; offered"
         " where `tls_verify` asks for certificates. RabbitMQ's `ssl_cert_login_from`.",
-        choices=("distinguished_name", "common_name"),
+        choices=("distinguished_name", "common_name", "subject_alternative_name"),
+    )
+    tls_login_san_type: str = setting(
+        "dns",
+        TEXT,
+        "Kind of alternative name, where `tls_login_from` is that.",
+        choices=("dns", "email", "uri"),
+    )
+    tls_login_san_index: int = setting(
+        0,
+        INTEGER,
+        "Which one of that kind, counted from 0.",
+        at_limit="A certificate that has fewer names nobody: the login is refused.",
+        minimum=0,
+        maximum=1000,
     )
     advertise: tuple[Address, ...] = setting(
         (),
