@@ -23,6 +23,7 @@ from leveret.amqp.properties import flags
 from . import operations, reply_operations
 from .channel_entries import ConsumerEntry
 from .confirms import Confirms
+from .descriptions import ChannelDescription, describe_consumers
 from .messages import (
     MESSAGE_BYTES,
     Adjust,
@@ -660,6 +661,18 @@ class Channel:
     def prefetch_of(self, own: int) -> int:
         """Return what a consumer with prefetch `own` may hold: never more than the channel."""
         return min(own or self._limit, self._limit or own)
+
+    def describe(self) -> ChannelDescription:
+        """Return what an operator is told of it."""
+        return ChannelDescription(
+            number=self.number,
+            confirm=self._confirms is not None,
+            transactional=self._transaction is not None,
+            unacknowledged=len(self._unacked),
+            prefetch=self.prefetch,
+            global_prefetch=self._limit,
+            consumers=describe_consumers(self),
+        )
 
     def _pause(self, *, paused: bool) -> None:
         self._is_paused = paused

@@ -24,6 +24,7 @@ from leveret.catalog.commands import DeleteQueue
 from .access import ResourceRefused
 from .channel import Channel
 from .counters import Counters
+from .descriptions import Describe
 from .dispatch import WINDOW, WINDOW_BYTES
 from .messages import (
     ConsumerCancelled,
@@ -107,6 +108,7 @@ class Session:
         vhost: str,
         heartbeat_s: int,
         capabilities: Mapping[str, object],
+        client_name: str = "",
     ) -> None:
         self.number = number
         """Unique on this node until it restarts."""
@@ -114,6 +116,8 @@ class Session:
         """`client host:port -> server host:port`, and the name that the client gave itself."""
         self.user = user
         self.vhost = vhost
+        self.client_name = client_name
+        """The name that the client gave itself alone; empty if it gave none."""
         self.heartbeat_s = heartbeat_s
         self.can_cancel = capabilities.get("consumer_cancel_notify") is True
         self.can_block = capabilities.get("connection.blocked") is True
@@ -265,6 +269,12 @@ class ConnectionActor(Actor[object]):
                 self._tell_blocked()
             case Shutdown():
                 self._fail(errors.connection_forced(message.reason))
+            case Describe():
+                message.answer_for(
+                    self._channels.values(),
+                    is_open=self._protocol.state is ConnectionState.RUNNING,
+                    is_held=self._is_held(),
+                )
             case _Quiet():
                 self._close_ok(message.channel)
             case HungUp() | CloseNow():
@@ -632,9 +642,13 @@ class ConnectionActor(Actor[object]):
             self._publishes = True
             self._tell_blocked()
 
+    def _is_held(self) -> bool:
+        """Whether an alarm has this publisher wait."""
+        return self._publishes and self._blocked_reason is not None
+
     def _tell_blocked(self) -> None:
         """Tell a publisher of alarms, and stop reading it; others are left in peace."""
-        blocks = self._publishes and self._blocked_reason is not None
+        blocks = self._is_held()
         self._flow.block(blocked=blocks)
         if blocks == self._told_blocked or not self.session.can_block:
             return

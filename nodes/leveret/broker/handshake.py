@@ -175,6 +175,7 @@ class Handshake:
             vhost=vhost,
             heartbeat_s=tune_ok.heartbeat,
             capabilities=capabilities if isinstance(capabilities, dict) else {},
+            client_name=given if isinstance(given, str) else "",
         )
         return session, list(self._events)
 

@@ -71,10 +71,17 @@ class ListenerConfig:
 
 
 class Client(NamedTuple):
-    """A client that has logged in."""
+    """A client that has logged in; the places are host and port of its side and of ours."""
 
     session: Session
     ref: Ref[object]
+    peer: tuple[str, int]
+    here: tuple[str, int]
+    is_tls: bool
+
+    def close(self, reason: str) -> None:
+        """End its connection, with `connection.close` 320."""
+        tell(self.ref, Shutdown(reason))
 
 
 class Listener:
@@ -101,6 +108,10 @@ class Listener:
     def connections(self) -> int:
         """How many clients are connected."""
         return len(self._connections)
+
+    def clients(self) -> list[Client]:
+        """Return the clients that are connected, in the order in which they came."""
+        return list(self._connections.values())
 
     async def bind(self, host: str, port: int) -> trio.socket.SocketType:
         """Return a socket bound to an address; clients are refused until `serve` listens on it.
@@ -164,11 +175,11 @@ class Listener:
 
     async def close_all(self, reason: str) -> None:
         """Close all connections in the protocol's words, and wait for their ends."""
-        refs = [client.ref for client in self._connections.values()]
-        for ref in refs:
-            tell(ref, Shutdown(reason))
-        for ref in refs:
-            await ref.stopped()
+        clients = self.clients()
+        for client in clients:
+            client.close(reason)
+        for client in clients:
+            await client.ref.stopped()
 
     def catalog_changed(self, event: Event) -> None:
         """Close the connections whose user or virtual host the catalog has no more."""
@@ -180,9 +191,9 @@ class Listener:
     def _close_if_gone(self, client: Client) -> None:
         model, session = self._services.catalog.model, client.session
         if model.vhost(session.vhost) is None:
-            tell(client.ref, Shutdown(f"vhost '{session.vhost}' is deleted"))
+            client.close(f"vhost '{session.vhost}' is deleted")
         elif model.user(session.user) is None:
-            tell(client.ref, Shutdown(f"user '{session.user}' is deleted"))
+            client.close(f"user '{session.user}' is deleted")
 
     async def _serve_client(
         self,
@@ -201,7 +212,8 @@ class Listener:
         address: tuple[str, int],
         tls: ssl.SSLContext | None,
     ) -> None:
-        name = f"{address[0]}:{address[1]} -> {_shown(client.getsockname())}"
+        here = _place(client.getsockname())
+        name = f"{address[0]}:{address[1]} -> {here[0]}:{here[1]}"
         stream: ClientStream
         certified: Callable[[], str] | None = None
         try:
@@ -253,7 +265,9 @@ class Listener:
                 ref = supervisor.spawn(
                     make, f"connection {session.name}", limit=CONNECTION_MAILBOX_MAX
                 )
-                known = self._connections[session.number] = Client(session, ref)
+                known = self._connections[session.number] = Client(
+                    session, ref, _place(address), here, tls is not None
+                )
                 try:
                     self._close_if_gone(known)  # it may have lost its place while it came in
                     if self._blocked_reason is not None:
@@ -324,12 +338,12 @@ def _is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _shown(address: object) -> str:
+def _place(address: object) -> tuple[str, int]:
     match address:
         case (str(host), int(port), *_):
-            return f"{host}:{port}"
+            return host, port
         case _:
-            return str(address)
+            return str(address), 0
 
 
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

@@ -65,6 +65,11 @@ class Target:
                 table.add_row(*(Text(_cell(value)) for value in row.values()))
             new_console().print(table)
 
+    def warn_of(self, silent: Sequence[str], so: str) -> None:
+        """Say on the standard error which nodes told nothing, and what that means."""
+        if silent:
+            click.echo(f"leveret: {', '.join(silent)} did not answer: {so}", err=True)
+
 
 def asks(command: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the options of all, which it gets as `target`."""

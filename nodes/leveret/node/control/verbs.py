@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .clients import add_client_verbs
 from .cluster_status import cluster_status
 from .controls import Controls, NoArguments
 from .digests import digests
+from .entities import add_entity_verbs
 from .joining import add, token
 from .leadership import (
     MoveArguments,
@@ -40,6 +42,8 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     controls.add("digests", NoArguments, partial(digests, parts))
     add_user_verbs(controls, parts)
     add_virtual_host_verbs(controls, parts)
+    add_entity_verbs(controls, parts, admin)
+    add_client_verbs(controls, parts, admin)
     # What nodes ask each other, so that an operator may ask any.
     controls.add("node transfer", MoveArguments, partial(transfer_here, parts))
     controls.add("node prefer", PreferArguments, partial(prefer_here, parts))
