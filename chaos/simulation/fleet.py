@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CPU_LIMIT_S: Final = 180.0
 """CPU time of one seed (mostly 2 s), after which its clock is taken to stand still."""
-SEEDS_PER_PROCESS: Final = 25
+SEEDS_PER_PROCESS: Final = 50
 """A worker is replaced after so many, which gives its memory back."""
 
 

@@ -72,8 +72,8 @@ def plan(seed: int, *, kinds: tuple[str, ...] = KINDS, nodes: int | None = None)
     nodes: how many, instead of drawing (mostly three).
     """
     rng = Random(f"plan/{seed}")
-    count = rng.choice((3,) * 11 + (5,))
-    horizon_s = rng.uniform(3.0, 7.0)
+    count = rng.choice((3,) * 15 + (5,))
+    horizon_s = rng.uniform(3.0, 6.0)
     count = count if nodes is None else nodes
     return Plan(
         seed=seed,
@@ -84,7 +84,7 @@ def plan(seed: int, *, kinds: tuple[str, ...] = KINDS, nodes: int | None = None)
         ),
         snapshot_entries=rng.choice((20, 60, 200)),
         publishers=rng.choice((1, 2, 3)),
-        rate=rng.choice((4.0, 10.0)),
+        rate=rng.choice((4.0, 8.0)),
         consumers=rng.choice((1, 2)),
         horizon_s=horizon_s,
         faults=tuple(draw(rng, nodes=count, horizon_s=horizon_s, kinds=kinds)),
