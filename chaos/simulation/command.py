@@ -154,7 +154,7 @@ def _find(name: str, *, chosen: range, is_hunt: bool, jobs: int) -> bool:
             cpu_s += summary.cpu_s
             if not summary.problems:
                 continue
-            if "NameError" in summary.problems[0]:
+            if any(word in summary.problems[0] for word in ("NameError", "DoesNotFit")):
                 print(f"{name:<26} is not a mistake but nonsense: {summary.problems[0]}")
                 return False
             sane = run_job(Job(summary.seed, mutation.kinds, simulator=mutation.simulator))

@@ -309,6 +309,10 @@ class SimulatedDisk:
                 image[offset] ^= bit
         return name, offset
 
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file, for whoever looks from outside."""
+        return name in self._folder.files
+
     def used_bytes(self) -> int:
         """Return how much the files take."""
         return self._folder.used_bytes()

@@ -311,8 +311,7 @@ class Nemesis:
         return (node,)
 
     async def _clock(self, node: NodeId, long_s: float) -> tuple[NodeId, ...]:
-        host = self._world.hosts[node]
-        host.clock_offset_ms += int((long_s - 1.0) * 100_000)
+        self._world.shift_clock(node, int((long_s - 1.0) * 100_000))
         await trio.lowlevel.checkpoint()
         return (node,)
 

@@ -95,7 +95,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a leader counts itself before its own log is durable",
         (Edit(_GUARD + "_countable", "min(index, self._log.durable_index)", "index"),),
         simulator="engines",
-        seeds=(28,),
+        seeds=(292,),
     ),
     "old-term-committed": Mutation(
         "a leader commits an entry of an earlier term by counting",
@@ -196,7 +196,13 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     ),
     "snapshot-forgets-mark": Mutation(
         "a snapshot has no marks of redelivery",
-        (Edit("leveret.broker.queue_state:QueueState.from_wire", "state.mark = mark", "del mark"),),
+        (
+            Edit(
+                "leveret.broker.queue_state:QueueState.from_wire",
+                'state.mark = cast("int", mark)',
+                "del mark",
+            ),
+        ),
         kinds=("kill-leader", "stop", "kill-two"),
         seeds=(14,),
     ),
@@ -246,8 +252,8 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         (
             Edit(
                 _QUEUE + "_submit_runs",
-                "self._log.submit(command, partial(_answer, runs))",
-                "self._log.submit(command, _nothing)\n_answer(runs, None)",
+                "self._log.submit(command, partial(self._stored, runs))",
+                "self._log.submit(command, lambda _: None)\nself._stored(runs, None)",
             ),
         ),
         kinds=("kill-leader", "kill-two", "outage", "isolate"),
@@ -279,7 +285,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     ),
     "settled-with-a-lost-node": Mutation(
         "what a lost node said to be settling stays so",
-        (Edit(_QUEUE + "_forget_node", "lead.lose_node(node)", "pass"),),
+        (Edit("leveret.broker.lead:Lead.forget_node", "self.dispatcher.lose_node(node)", "pass"),),
         kinds=("kill", "isolate", "one-way", "reset"),
         seeds=(19, 11),
     ),
@@ -297,14 +303,20 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     ),
     "delivered-beyond-the-mark": Mutation(
         "messages are delivered before the mark covers them",
-        (Edit(_DISPATCH + "_deliverable", "if sequence >= self._state.mark:", "if sequence < 0:"),),
+        (
+            Edit(
+                _DISPATCH + "_deliverable",
+                "self._pass_to(sequence)",
+                "yield Delivery(sequence, location, redelivered=False)\ncontinue",
+            ),
+        ),
         simulator="scene",
     ),
     "given-back-unmarked": Mutation(
         "a message that comes back is not marked",
         (
             Edit(
-                _DISPATCH + "_return",
+                _DISPATCH + "_file",
                 "self._returned[sequence] = delivered or sequence < self._suspect_below",
                 "self._returned[sequence] = False",
             ),

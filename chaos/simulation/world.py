@@ -40,6 +40,7 @@ from leveret.node.config import (
     PeersSection,
     StorageSection,
 )
+from leveret.node.membership import MEMBER_FILE
 from leveret.node.outside import Outside
 from leveret.node.units import Member
 from leveret.storage import CorruptJournal, CorruptSnapshot, SyncFailed
@@ -108,6 +109,8 @@ class Host:
         self.disk = disk
         self.process: NodeProcess | None = None
         self.clock_offset_ms = 0
+        self.highest_offset_ms = 0
+        """At which a data folder on it may have been made."""
         self.lives = 0
         self.held_down = 0
         """How many faults keep it from starting now."""
@@ -256,9 +259,20 @@ class World:
         host = self.hosts[node]
         host.disks += 1
         host.disk = SimulatedDisk(self.rng(f"disk {node} {host.disks}"), faults=host.disk.faults)
-        # A folder's life is told by the wall clock at its begin, and must be a later one.
-        host.clock_offset_ms = max(0, host.clock_offset_ms)
+        self.shift_clock(node, 0)
         self.trace(f"{host.name} has an empty disk")
+
+    def shift_clock(self, node: NodeId, by_ms: int) -> None:
+        """Put a host's wall clock forward, or back unless its data folder is yet to be made.
+
+        A folder's life is told by the wall clock at its begin, and must be later than that of any
+        before it.
+        """
+        host = self.hosts[node]
+        host.clock_offset_ms += by_ms
+        if not host.disk.holds(MEMBER_FILE):
+            host.clock_offset_ms = max(host.clock_offset_ms, host.highest_offset_ms)
+        host.highest_offset_ms = max(host.clock_offset_ms, host.highest_offset_ms)
 
     def add_host(self, by: NodeId) -> NodeId:
         """Switch on a new machine whose node joins by the member `by`; return its number to be."""

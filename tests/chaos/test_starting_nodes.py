@@ -29,3 +29,23 @@ def test_a_node_that_starts_knows_no_members_until_its_catalog_is_that_of_the_cl
         assert set(world.nodes) == set(alone.desired())
 
     run(1, main)
+
+
+def test_a_clock_that_is_put_back_makes_no_new_folder_an_older_one() -> None:
+    """The other nodes would refuse it for ever, as an operator's old copy."""
+
+    async def main(world: World) -> None:
+        world.start()
+        assert await until(lambda: world.are_serving, within_s=20)
+        node = world.nodes[2]
+        world.hold_down(node)
+        world.shift_clock(node, 50_000)
+        world.replace_disk(node)
+        world.shift_clock(node, -60_000)
+        world.let_up(node)
+        assert await until(lambda: world.are_serving, within_s=20)
+        shown_ms = world.wall_clock_ms(world.hosts[node])
+        world.shift_clock(node, -60_000)
+        assert shown_ms - 60_000 == world.wall_clock_ms(world.hosts[node])
+
+    run(1, main)
