@@ -17,6 +17,8 @@ from leveret.amqp import (
     encode_route,
     spec,
 )
+from leveret.amqp.delivery import with_header
+from leveret.amqp.properties import is_well_formed
 from tests.amqp.peers import client_with_channel
 from tests.amqp.strategies import properties, short_text
 
@@ -89,3 +91,25 @@ def test_get_ok_and_return_are_what_the_client_decodes(size: int) -> None:
         ContentReceived(1, get_ok, _HEADER(size), b"b" * size),
         ContentReceived(1, returned, _HEADER(size), b"b" * size),
     ] == events
+
+
+@pytest.mark.parametrize(
+    "present",
+    [
+        Properties(),
+        Properties(content_type="text/plain", content_encoding="x", app_id="a"),
+        Properties(headers={}),
+        Properties(content_type="t", headers={"own": 1}, priority=3, expiration="9"),
+        Properties(headers={"x-delivery-count": 5, "own": 1}),
+    ],
+)
+def test_a_stored_message_gets_one_more_header(present: Properties) -> None:
+    record = encode_record(encode_route("e", "k"), present.encode(4), b"body")
+
+    changed = Record(with_header(record, "x-delivery-count", 7))
+
+    wanted = present.copy()
+    wanted.headers = {**(present.headers or {}), "x-delivery-count": 7}
+    assert Properties.decode(changed.header) == wanted
+    assert (changed.exchange, changed.routing_key, changed.body) == ("e", "k", b"body")
+    assert is_well_formed(changed.header)

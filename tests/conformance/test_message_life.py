@@ -561,6 +561,27 @@ def test_a_quorum_queue_counts_deliveries_and_gives_up_at_the_limit(
     assert death(wait_get(channel, dead))["reason"] == "delivery_limit"
 
 
+def test_a_quorum_queue_counts_deliveries_without_a_limit_too(
+    channel: BlockingChannel, name: Names
+) -> None:
+    """consuming: x-delivery-count, beside all that the message has."""
+    queue = name()
+    channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+    publish(channel, queue, b"bare")
+    publish(channel, queue, b"rich", content_type="a/b", headers={"own": "x"}, app_id="app")
+    wait_count(channel, queue, 2)
+    method, properties, _ = channel.basic_get(queue)
+    assert properties.headers == {"x-delivery-count": 0}
+    _, properties, body = channel.basic_get(queue)
+    assert (body, properties.content_type, properties.app_id) == (b"rich", "a/b", "app")
+    assert properties.headers == {"own": "x", "x-delivery-count": 0}
+
+    channel.basic_nack(method.delivery_tag, requeue=True)
+
+    _, properties, body = wait_get(channel, queue)
+    assert (body, properties.headers) == (b"bare", {"x-delivery-count": 1})
+
+
 # Copies
 
 

@@ -10,18 +10,16 @@ Route and header are as the publisher sent them, so a delivery copies and never 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from leveret.amqp import spec
 from leveret.amqp.errors import AmqpError
 from leveret.amqp.events import split_route
-from leveret.amqp.fields import encode_shortstr
+from leveret.amqp.fields import encode_shortstr, encode_table
 from leveret.amqp.frames import append_body
-from leveret.amqp.properties import Properties
-
-if TYPE_CHECKING:
-    from leveret.amqp.fields import Value
+from leveret.amqp.properties import Properties, with_table_entry
 
 _ROUTE: Final = Struct("<H")
 _HEADER: Final = Struct("<I")
@@ -87,19 +85,29 @@ class Record:
         return bytes(self.octets[self._body_at :])
 
 
-def with_header(octets: bytes | memoryview, name: str, value: Value) -> bytes:
+def with_header(octets: bytes | memoryview, name: str, value: int) -> bytes:
     """The stored message `octets` with one more header, or another value of it.
 
     One whose headers cannot be read is returned as it is.
     """
     record = Record(octets)
-    properties = Properties.decode(record.header).copy()
-    try:
-        properties.headers = {**(properties.headers or {}), name: value}
-        header = properties.encode(record.body_size)
-    except (AmqpError, TypeError, ValueError):
-        return bytes(octets)
+    header = record.header
+    if name.encode() not in header:
+        header = with_table_entry(header, _table_entry(name, value))
+    else:
+        properties = Properties.decode(header).copy()
+        try:
+            properties.headers = {**(properties.headers or {}), name: value}
+            header = properties.encode(record.body_size)
+        except (AmqpError, TypeError, ValueError):
+            return bytes(octets)
     return encode_record(record.route, header, record.body)
+
+
+@lru_cache(maxsize=64)
+def _table_entry(name: str, value: int) -> bytes:
+    """One entry of a field table, without the table's length."""
+    return encode_table({name: value})[4:]
 
 
 class DeliverEncoder:

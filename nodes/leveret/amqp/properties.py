@@ -109,6 +109,25 @@ def with_reply_to(header: bytes, reply_to: str) -> bytes:
     return header[:at] + encode_shortstr(reply_to) + header[at + 1 + header[at] :]
 
 
+def with_table_entry(header: bytes, entry: bytes) -> bytes:
+    """The content header payload `header` with one more entry at the end of its headers table.
+
+    entry: an encoded name and value; the table must not have that name yet.
+    """
+    present = flags(header)
+    at = HEADER_MIN
+    for _ in range((present & CONTENT_TYPE > 0) + (present & CONTENT_ENCODING > 0)):
+        at += 1 + header[at]
+    if not present & HEADERS:
+        head = header[: HEADER_MIN - 2] + _FLAGS.pack(present | HEADERS)
+        return b"".join((head, header[HEADER_MIN:at], _LENGTH.pack(len(entry)), entry, header[at:]))
+    (size,) = _LENGTH.unpack_from(header, at)
+    end = at + 4 + size
+    return b"".join(
+        (header[:at], _LENGTH.pack(size + len(entry)), header[at + 4 : end], entry, header[end:])
+    )
+
+
 @lru_cache(maxsize=256)
 def _steps(present: int) -> tuple[int, ...]:
     """How to walk over the properties of a flags word: octets to skip, _SHORTSTR or _TABLE."""

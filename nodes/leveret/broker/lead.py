@@ -295,11 +295,9 @@ class Lead:
                 last, entry = index, self._log.read(index)
             records.append(entry[offset : offset + size])
         if self._features.counts_returns:
-            always = self._features.delivery_limit is not None
             for at, delivery in enumerate(deliveries):
                 count = self._state.returns.get(delivery.sequence, 0)
-                if count or always:
-                    records[at] = with_header(records[at], COUNT_HEADER, Long(count))
+                records[at] = with_header(records[at], COUNT_HEADER, Long(count))
         return records
 
     # What actors ask
