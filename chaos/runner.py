@@ -27,12 +27,13 @@ from chaos.workloads.clients import (
     Clients,
 )
 
-START_S: Final = 60.0
+START_S: Final = 120.0
 """How long a cluster may take from its start until it serves, on a machine with much to do."""
-QUIET_S: Final = 60.0
+QUIET_S: Final = 90.0
 """How long clients may take to end in order."""
 DRAIN_S: Final = 120.0
 """How long what was confirmed may take to come out, since it last went on."""
+SETTLE_S: Final = 2.0
 DEPTH_S: Final = 20.0
 KEPT_SHARE: Final = 0.2
 """Of the rate, for the queue that grows during the whole run."""
@@ -124,7 +125,7 @@ class Run:
                 publishing.start_soon(ours.publish_forever, clients, "p0", ROUTES)
                 publishing.start_soon(foreign.publish_forever, clients, "p1", ROUTES)
                 publishing.start_soon(ours.publish_forever, clients, "p2", KEPT_ROUTES, KEPT_SHARE)
-                for name in ("o0", "o1"):
+                for name in ("o0", "o1", "o2"):
                     publishing.start_soon(objects.operate_forever, clients, name)
                 for name in ("x0", "x1"):
                     publishing.start_soon(objects.hold_forever, clients, name)
@@ -132,6 +133,8 @@ class Run:
                 self.phase = "calm"
                 clients.publishing = False
             clients.consuming = False
+        # Acknowledgements are on their way to the log for a moment after their consumer has gone.
+        await trio.sleep(SETTLE_S)
         await looks.note_depths(clients, "calm", within_s=DEPTH_S, until_empty=False)
 
     @asynccontextmanager

@@ -36,8 +36,11 @@ class NoRun(Exception):
 
 def commit() -> str:
     """Return the commit that is checked out, short; "unknown" outside of a repository."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    done = subprocess.run(  # noqa: S603 - a fixed question
+        [git, "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ from leveret.client import Channel, ClientError, Connection, NotFound, ResourceL
 OBJECTS: Final = 2
 AGE_S: Final = 15.0
 """After so long others take their place: each has a short history, which can be explained soon."""
-RATE: Final = 4.0
+RATE: Final = 6.0
 """Operations a second, of each client."""
 SESSION_S: Final = (1.0, 8.0)
 OPEN_S: Final = 8.0
