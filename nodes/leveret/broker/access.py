@@ -43,11 +43,14 @@ _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8
 _SCRYPT_P: Final = 1
 
-_RABBITMQ_ALGORITHMS: Final = {
-    "rabbit_password_hashing_md5": "md5",
-    "rabbit_password_hashing_sha256": "sha256",
-    "rabbit_password_hashing_sha512": "sha512",
+_ALGORITHMS: Final = {
+    "rabbit_password_hashing_md5": ("md5", 4, 16),
+    "rabbit_password_hashing_sha256": ("sha256", 4, 32),
+    "rabbit_password_hashing_sha512": ("sha512", 4, 64),
+    "leveret_password_hashing_scrypt": ("scrypt", 16, 64),
 }
+"""Definitions' names of algorithms: ours, and the octets of salt and digest. The last is not
+RabbitMQ's."""
 
 
 class InThread(Protocol):
@@ -96,20 +99,32 @@ def hash_password(password: bytes, salt: bytes) -> PasswordHash:
 
 
 def import_password_hash(algorithm: str, encoded: str) -> PasswordHash:
-    """Return the record for a hash out of RabbitMQ's definitions.
+    """Return the record for a hash out of definitions, RabbitMQ's or ours.
 
-    algorithm: the definitions' `hashing_algorithm`. encoded: base64 of 4 bytes salt and the digest.
+    algorithm: the definitions' `hashing_algorithm`. encoded: base64 of salt and digest.
 
     Raises:
         ValueError: the algorithm is unknown, or the text is not such a hash.
     """
-    name = _RABBITMQ_ALGORITHMS.get(algorithm)
-    if name is None:
+    if algorithm not in _ALGORITHMS:
         raise ValueError(f"unknown hashing algorithm {algorithm!r}")
+    name, salt_bytes, digest_bytes = _ALGORITHMS[algorithm]
     salted = base64.b64decode(encoded, validate=True)
-    if len(salted) != 4 + hashlib.new(name).digest_size:
+    if len(salted) != salt_bytes + digest_bytes:
         raise ValueError(f"a {name} password hash has {len(salted)} bytes")
-    return PasswordHash(name, salted[:4], salted[4:])
+    return PasswordHash(name, salted[:salt_bytes], salted[salt_bytes:])
+
+
+def export_password_hash(record: PasswordHash) -> tuple[str, str]:
+    """Return `hashing_algorithm` and hash for definitions, as `import_password_hash` takes them.
+
+    Raises:
+        ValueError: the record is of a later release.
+    """
+    for algorithm, (name, _, _) in _ALGORITHMS.items():
+        if name == record.algorithm:
+            return algorithm, base64.b64encode(record.salt + record.hash).decode("ascii")
+    raise ValueError(f"unknown hashing algorithm {record.algorithm!r}")
 
 
 def verify_password(record: PasswordHash, password: bytes) -> bool:

@@ -8,6 +8,7 @@ import click
 
 from leveret.cli.ask import ask_once
 from leveret.cli.ctl_cluster import cluster
+from leveret.cli.ctl_definitions import VERBS as DEFINITION_VERBS
 from leveret.cli.ctl_lists import VERBS as LIST_VERBS
 from leveret.cli.ctl_options import node_options, print_json
 from leveret.cli.ctl_tables import node_table
@@ -61,5 +62,5 @@ def status(*, data_dir: Path | None, node_name: str | None, as_json: bool) -> No
 
 
 ctl.add_command(cluster)
-for verb in (*LIST_VERBS, *USER_VERBS):
+for verb in (*LIST_VERBS, *USER_VERBS, *DEFINITION_VERBS):
     ctl.add_command(verb)

@@ -88,7 +88,8 @@ def _known(error: BaseException, config: NodeConfig) -> Failure | None:
         return BadConfiguration(f"node.definitions: {error}; correct the file")
     if isinstance(error, ChangeRefused):
         return BadConfiguration(
-            f"node.definitions: {error}; a permission needs its user and its virtual host"
+            f"node.definitions: {error}; a permission needs its user and its virtual host,"
+            " a binding both its ends"
         )
     return None
 

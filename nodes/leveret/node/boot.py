@@ -370,6 +370,7 @@ async def _run(
                 catalog=catalog,
                 access=services.access,
                 random_bytes=outside.secret_bytes,
+                in_thread=outside.in_thread,
                 directory=directory,
                 listener=listener,
                 rates=RateMeter(services.counters),

@@ -94,7 +94,8 @@ class NodeSection:
     definitions: Path | None = setting(
         None,
         FILE,
-        "JSON file with users, virtual hosts and permissions in RabbitMQ's format of definitions,"
+        "JSON file of definitions in RabbitMQ's format (users, virtual hosts, permissions,"
+        " exchanges, queues, bindings),"
         " merged at each start; one node of a cluster needs it.",
     )
     lost_after_s: float = setting(

@@ -13,7 +13,7 @@ from leveret.catalog.commands import Bootstrap, RegisterNode
 from leveret.transport.identity import Address
 
 from .config import is_any
-from .definitions import Definitions, read_definitions
+from .definitions import Definitions, Start, read_definitions
 from .membership import MembershipError
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ async def register(
     Raises:
         MembershipError: the cluster has another number of shards than is configured here.
     """
-    commands = await outside.in_thread(_definitions(config).commands)
+    definitions = _definitions(config)
+    commands = await outside.in_thread(partial(definitions.commands, Start(member.node, boot)))
     while True:
         try:
             await catalog.barrier(WAIT_LOG_S)
@@ -119,7 +120,12 @@ def _check_shards(config: NodeConfig, catalog: Catalog) -> None:
 
 def _definitions(config: NodeConfig) -> Definitions:
     path = config.node.definitions
-    return Definitions() if path is None else read_definitions(path)
+    if path is None:
+        return Definitions()
+    definitions, left_out = read_definitions(path)
+    if left_out:
+        log.warning("definitions left out", extra={"file": str(path), "what": left_out})
+    return definitions
 
 
 async def until_voters(replicas: Replicas, nodes: Collection[NodeId]) -> None:

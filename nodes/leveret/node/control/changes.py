@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
+import trio
 
 from leveret.catalog import CatalogTimeout
 from leveret.catalog.catalog import ChangeRefused
+from leveret.catalog.commands import Refusal
 from leveret.catalog.model import Entity, Model
 
 from .controls import ControlError
 
 if TYPE_CHECKING:
-    from leveret.catalog.commands import Command, Done, Refusal
+    from collections.abc import Sequence
+
+    from leveret.catalog.commands import Command, Done
 
     from .parts import NodeParts
 
@@ -40,11 +44,33 @@ async def change(parts: NodeParts, command: Command[E]) -> Done[E]:
     except ChangeRefused as error:
         raise _refused(error.refusal) from None
     except CatalogTimeout:
-        raise ControlError(
-            "timeout",
-            f"no majority answered within {CHANGE_WITHIN_S:g} s",
-            remedy="it may still happen: look at `leveret ctl cluster status` first",
-        ) from None
+        raise _no_majority() from None
+
+
+async def change_all(
+    parts: NodeParts, commands: Sequence[Command[Entity]]
+) -> list[Done[Entity] | ControlError]:
+    """Carry out changes in their order; return of each what it did, or why it was refused.
+
+    Raises:
+        ControlError: no majority answered all of them in time.
+    """
+    replies: list[Done[Entity] | Refusal] = []
+    answered = trio.Event()
+
+    def done(reply: Done[Entity] | Refusal) -> None:
+        replies.append(reply)
+        if len(replies) == len(commands):
+            answered.set()
+
+    for command in commands:
+        parts.catalog.submit(command, done)
+    if commands:
+        with trio.move_on_after(CHANGE_WITHIN_S):
+            await answered.wait()
+    if len(replies) < len(commands):
+        raise _no_majority()
+    return [_refused(reply) if isinstance(reply, Refusal) else reply for reply in replies]
 
 
 async def fresh(parts: NodeParts) -> Model:
@@ -76,6 +102,14 @@ def no_vhost(name: str) -> ControlError:
     """Return the error about a virtual host that is not there."""
     return ControlError(
         "not_found", f'virtual host "{name}" does not exist', remedy="see `leveret ctl list_vhosts`"
+    )
+
+
+def _no_majority() -> ControlError:
+    return ControlError(
+        "timeout",
+        f"no majority answered within {CHANGE_WITHIN_S:g} s",
+        remedy="it may still happen: look at `leveret ctl cluster status` first",
     )
 
 

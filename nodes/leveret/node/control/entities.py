@@ -14,11 +14,11 @@ import trio
 from leveret.actors import ActorStopped
 from leveret.broker.messages import Count, Purge, QueueGone, QueueRequest, tell
 from leveret.catalog.commands import DeleteQueue
+from leveret.node.plain_tables import plain_arguments
 
 from .changes import Outcome, change, fresh, no_vhost
 from .cluster_wide import Listed, ask_each
 from .controls import Arguments, ControlError, Controls
-from .plain_tables import plain_arguments
 from .users import VirtualHostArguments
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leveret.broker.access import Access
+    from leveret.broker.access import Access, InThread
     from leveret.broker.directory import Directory
     from leveret.broker.listener import Listener
     from leveret.catalog import Catalog
@@ -39,6 +39,7 @@ class NodeParts:
     catalog: Catalog
     access: Access
     random_bytes: Callable[[int], bytes]
+    in_thread: InThread
     directory: Directory
     listener: Listener
     rates: RateMeter

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .clients import add_client_verbs
 from .cluster_status import cluster_status
 from .controls import Controls, NoArguments
+from .definitions import add_definition_verbs
 from .digests import digests
 from .entities import add_entity_verbs
 from .joining import add, token
@@ -42,6 +43,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     controls.add("digests", NoArguments, partial(digests, parts))
     add_user_verbs(controls, parts)
     add_virtual_host_verbs(controls, parts)
+    add_definition_verbs(controls, parts)
     add_entity_verbs(controls, parts, admin)
     add_client_verbs(controls, parts, admin)
     # What nodes ask each other, so that an operator may ask any.
