@@ -160,6 +160,8 @@ def _play(plan: Plan, keep: Path | None) -> None:
         verdict = verdict_of(plan, events, played.failures)
         screen.finish(played, verdict)
         print(f"kept: {kept.save(played, verdict, events, below=keep)}")
+    except CommandFailed as failure:
+        raise click.ClickException(str(failure)) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(verdict.line(plan.seed))

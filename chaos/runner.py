@@ -105,7 +105,12 @@ class Run:
                 self.failures.append(f"the cluster did not begin to serve: {amiss}")
                 watching.cancel_scope.cancel()
                 return
-            await looks.set_up(self.clients, within_s=START_S)
+            try:
+                await looks.set_up(self.clients, within_s=START_S)
+            except trio.TooSlowError:
+                self.failures.append(f"no queues could be declared within {START_S:g} s")
+                watching.cancel_scope.cancel()
+                return
             self.tell(f"{self.clients.now():8.1f} s  {self.plan.nodes} nodes serve")
             await self._under_load()
             await self._drained()

@@ -8,6 +8,7 @@ from random import Random
 import trio
 
 from chaos.history import Fault as FaultEvent
+from chaos.hosts import CommandFailed
 from chaos.nemesis.fault import NotNow, Target
 from chaos.nemesis.kinds import KINDS
 from chaos.plan import SHAPES, Planned, Step
@@ -62,14 +63,17 @@ class Nemesis:
         try:
             await fault.inject()
             await trio.sleep(planned.hold_s)
-        except NotNow as reason:
+        except (NotNow, CommandFailed) as reason:
             self._tell(f"{began:8.1f} s  {planned.kind:13} not done: {reason}")
             return
         finally:
             self.now[planned.kind] -= 1
             self.down -= set(numbers)
         with trio.CancelScope(shield=True):
-            await fault.heal()
+            try:
+                await fault.heal()
+            except CommandFailed as failure:
+                cluster.failures.append(f"{planned.kind} was not healed: {failure}")
         until = clients.now()
         shape = SHAPES[planned.kind]
         hit = tuple(node.number for node in cluster.nodes) if shape.stalls else numbers
