@@ -47,6 +47,12 @@ def test_a_registration_of_the_first_release_has_no_incarnation() -> None:
     assert c.decode(first_release) == c.RegisterNode(3, "n3", (), 5, peer="", incarnation=0)
 
 
+def test_a_user_put_by_the_first_release_is_put_as_a_whole() -> None:
+    first_release = b"\x01" + msgspec.msgpack.encode((4, "bob", None, ()))
+
+    assert c.decode(first_release) == c.PutUser("bob", None, (), part="all")
+
+
 def test_a_command_of_a_later_version_is_refused_as_such() -> None:
     assert c.decode(b"\x02\x90") == c.Refusal("version", "command", "2")
 

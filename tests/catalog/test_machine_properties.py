@@ -39,7 +39,13 @@ FOUND = (
 COMMANDS: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.AddVirtualHost, VHOSTS),
     st.builds(c.DeleteVirtualHost, VHOSTS),
-    st.builds(c.PutUser, USERS, st.none(), st.sampled_from([(), ("monitoring",)])),
+    st.builds(
+        c.PutUser,
+        USERS,
+        st.none(),
+        st.sampled_from([(), ("monitoring",)]),
+        st.sampled_from(["all", "new", "password", "tags"]),
+    ),
     st.builds(c.DeleteUser, USERS),
     st.builds(c.SetPermission, USERS, VHOSTS, KEYS, KEYS, KEYS),
     st.builds(c.ClearPermission, USERS, VHOSTS),
@@ -143,7 +149,8 @@ class Naive:
                 self.queues = [q for q in self.queues if q.vhost != name]
                 self.permissions = [p for p in self.permissions if p[1] != name]
             case c.PutUser(name):
-                self.users += [] if name in self.users else [name]
+                if name not in self.users and command.part in ("all", "new"):
+                    self.users += [name]
             case c.DeleteUser(name):
                 self.users = [u for u in self.users if u != name]
                 self.permissions = [p for p in self.permissions if p[0] != name]
