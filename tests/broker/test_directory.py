@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from trio.testing import wait_all_tasks_blocked
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from leveret.amqp import spec
+from leveret.amqp import Properties, encode_record, encode_route, spec
 from leveret.amqp.events import Ack
+from leveret.amqp.fields import encode_table
 from leveret.broker import machine
+from leveret.broker.incoming import Origin
+from leveret.broker.message_life import read_lives
 from leveret.broker.messages import Count
+from leveret.broker.queue_features import QueueFeatures
 from leveret.catalog import CatalogMachine
 from leveret.catalog.commands import DeclareQueue, DeleteExchange, DeleteQueue, RegisterNode, encode
 from tests.broker.node_lab import Lab, lab
@@ -205,3 +210,75 @@ async def test_a_queues_actor_ends_with_it() -> None:
 
         assert node.directory.queue_numbers() == (0, 0)
         assert uid not in node.shard_machine.queues
+
+
+def queue_with(**arguments: int) -> DeclareQueue:
+    table = encode_table({f"x-{key.replace('_', '-')}": value for key, value in arguments.items()})
+    return DeclareQueue("/", "q", True, False, False, table, 1, 1, 0)
+
+
+def one_message(node: Lab) -> bytes:
+    """A command that some other node submits: here nobody has had to do with the queue."""
+    features = QueueFeatures(message_ttl_ms=500)
+    records = [encode_record(encode_route("", "q"), Properties().encode(1), b"x")]
+    lives = read_lives(records, features)
+    return machine.enqueue_lives(node.queue("q").uid, records, [Origin("", 0, 1)], lives)
+
+
+def ignore(_: object) -> None:
+    pass
+
+
+async def test_what_comes_from_other_nodes_expires_where_nobody_asks(
+    autojump_clock: MockClock,
+) -> None:
+    async with lab() as node:
+        await node.change(queue_with(message_ttl=500))
+        uid = node.queue("q").uid
+
+        node.shard_group.submit(one_message(node), ignore)
+        await wait_all_tasks_blocked()
+        assert node.shard_machine.queues[uid].live == 1
+        await trio.sleep(1)
+
+        assert node.shard_machine.queues[uid].live == 0
+
+
+async def test_a_new_leader_lets_expire_what_it_finds(autojump_clock: MockClock) -> None:
+    async with lab() as node:
+        await node.change(queue_with(message_ttl=500))
+        uid = node.queue("q").uid
+        node.shard_group.lose_leader()
+        node.shard_group.submit(one_message(node), ignore)
+        await wait_all_tasks_blocked()
+        assert uid not in node.directory._queues
+
+        node.shard_group.find_leader()
+        await trio.sleep(1)
+
+        assert node.shard_machine.queues[uid].live == 0
+
+
+async def test_a_queue_that_nobody_used_since_the_start_expires(
+    autojump_clock: MockClock,
+) -> None:
+    async with lab() as node:
+        node.shard_group.lose_leader()
+        await node.change(queue_with(expires=500))
+        assert node.directory._queues == {}
+
+        node.shard_group.find_leader()
+        await trio.sleep(1)
+
+        assert node.catalog.model.queue("/", "q") is None
+
+
+async def test_a_new_leader_makes_no_actors_for_queues_at_rest() -> None:
+    async with lab() as node:
+        node.shard_group.lose_leader()
+        await node.change(queue_with(max_length=5))
+
+        node.shard_group.find_leader()
+        await wait_all_tasks_blocked()
+
+        assert node.directory._queues == {}

@@ -229,13 +229,17 @@ class Directory:
         return away
 
     def _applied(self, uid: int, effects: list[Effect]) -> None:
-        ref = self._queues.get(uid)
+        # Here it is led: what came to it may be too much, or have its time, though nobody on this
+        # node has had to do with the queue.
+        ref = self.queue(uid)
         if ref is not None:
             tell(ref, Applied(effects))
 
     def _role_changed(self, number: int, shard: Shard) -> None:
         for queue in self.catalog.model.queues_in_shard(number):
             ref = self._queues.get(queue.uid)
+            if ref is None and _needs_its_lead(queue, shard):
+                ref = self.queue(queue.uid)
             if ref is not None:
                 tell(ref, RoleChanged())
         shard.sweep(self.catalog.model)
@@ -252,6 +256,8 @@ class Directory:
                     self._shards[queue.shard].drop(queue.uid)
             case Created(Queue() as queue):
                 self._say_early(queue.uid)
+                if queue.shard and _needs_its_lead(queue, self._shards[queue.shard]):
+                    self.queue(queue.uid)
             case Created(Permission()) | Changed(Permission()) | EntityDeleted(Permission()):
                 self.version += 1
             case Restored():
@@ -263,8 +269,9 @@ class Directory:
                     self._end_queue(uid)
                 for uid in [u for u in self._early if u < self.catalog.model.uid_next]:
                     self._say_early(uid)
-                for shard in self._shards.values():
-                    shard.sweep(self.catalog.model)
+                for number, shard in self._shards.items():
+                    # Of what is new to this node, a shard may have a lead here already.
+                    self._role_changed(number, shard)
 
     def _end_exchange(self, vhost: str, name: str) -> None:
         ref = self._exchanges.pop((vhost, name), None)
@@ -327,6 +334,22 @@ class Directory:
             if isinstance(log, AwayLog) and log.home == node:
                 log.link_changed(is_up=is_up)
             tell(ref, PeerUp(node) if is_up else PeerDown(node))
+
+
+def _needs_its_lead(queue: Queue, shard: Shard) -> bool:
+    """Say whether the queue has something to do though nobody asks: to expire, or let expire."""
+    if not shard.is_leader:
+        return False
+    state = shard.state(queue.uid)
+    if state is not None and state.has_traits:
+        return True
+    features = features_of(
+        decode_arguments(queue.arguments),
+        vhost=queue.vhost,
+        name=queue.name,
+        auto_delete=queue.auto_delete,
+    )
+    return features.expires_ms is not None
 
 
 def _reply_applied(directory: Directory, node: int, uid: int, number: int, reply: object) -> None:
