@@ -16,7 +16,7 @@ from leveret.amqp.properties import Properties
 from leveret.broker import machine
 from leveret.broker.dead_letters import DeadLetters
 from leveret.broker.incoming import Origin
-from leveret.broker.lead import Lead
+from leveret.broker.lead import UNDER_WAY_MAX, Lead
 from leveret.broker.message_life import read_lives
 from leveret.broker.messages import PublishRun, QueueMessage
 from leveret.broker.queue_features import QueueFeatures
@@ -188,13 +188,14 @@ class Lab:
         """Let the lead and the log work until nothing is left to do."""
         while True:
             self.lead.flush()
-            for letter in self.letters:
+            letters, self.letters = self.letters, []
+            for letter in letters:
                 self.ended.append((int(Record(letter.records[0]).body), letter.reason))
                 assert letter.sequence is not None
                 at = letter.sequence
                 self.submit(machine.settle(UID, [(at, at)]), self.replies.append)
-            self.letters.clear()
-            if not self.pending:
+                self.lead.buried(letter)
+            if not self.pending and not self.letters:
                 return
             pending, self.pending = self.pending, []
             for command, done in pending:
@@ -317,3 +318,25 @@ def test_a_lead_does_as_the_model_says(
         copy = machine.ShardMachine()
         copy.restore(lab.machine.snapshot())
         assert copy.snapshot() == lab.machine.snapshot()
+
+
+def test_a_flood_of_dead_letters_goes_a_part_at_a_time() -> None:
+    lab = Lab(QueueFeatures(name="q", dead_letter_exchange="dead", max_length=0))
+    count = 2 * UNDER_WAY_MAX + 5
+    records = [
+        encode_record(encode_route("", "q"), Properties().encode(4), b"%04d" % number)
+        for number in range(count)
+    ]
+    lab.submit(machine.enqueue(UID, records), lab.replies.append)
+    lab.lead.serve(NODE, ("adjust", CONSUMER, 1, True))
+
+    pending, lab.pending = lab.pending, []
+    for command, done in pending:
+        lab.entries.append(command)
+        done(lab.machine.apply(len(lab.entries), lab.clock_ms, command, 0))
+    lab.lead.applied(lab.machine.take_effects())
+    lab.lead.flush()
+
+    assert len(lab.letters) == UNDER_WAY_MAX
+    lab.turn()
+    assert [number for number, _ in lab.ended] == list(range(count))

@@ -31,7 +31,7 @@ REJECTED: Final = "rejected"
 class DeadLetters(PublishRun):
     """A dead message on its way; it comes home to the actor of the queue that it died in."""
 
-    __slots__ = ("reason", "sequence", "source", "visited")
+    __slots__ = ("lead", "reason", "sequence", "source", "visited")
 
     def __init__(
         self,
@@ -43,10 +43,12 @@ class DeadLetters(PublishRun):
         features: QueueFeatures,
         reason: Reason,
         now_s: int,
+        lead: object = None,
     ) -> None:
         """Make what is published of message `sequence` of queue `source`.
 
         sequence: None: the message never was in the queue. ref: the queue's actor.
+        lead: who counts it as under way.
         """
         record = Record(octets)
         exchange = features.dead_letter_exchange
@@ -69,6 +71,7 @@ class DeadLetters(PublishRun):
         self.source = source
         self.sequence = sequence
         self.reason: Reason = reason
+        self.lead = lead
 
     def is_home_at(self, uid: int) -> bool:
         """Say whether it comes back to queue `uid`, and not as a publish to it."""

@@ -9,6 +9,7 @@ none is lost.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 DISPATCH_BYTES_MAX: Final = 1 << 20
 """Bodies in one message to another node."""
+
+UNDER_WAY_MAX: Final = 1_000
+"""Dead letters that are under way at a time: a million that expire together must not all be in
+memory."""
 
 BURY_AGAIN_MS: Final = 1_000
 """After this a dead letter that a queue could not take is published again."""
@@ -80,6 +85,10 @@ class Lead:
         self._after_mark: list[Callable[[], None]] = []
         self._sparing: tuple[int, int] | None = None
         """What `_spare` said last, while that is on its way through the log."""
+        self._dead: deque[tuple[int, Reason]] = deque()
+        """What is withdrawn, and waits for its dead letter."""
+        self._under_way = 0
+        """Dead letters that have not come home."""
         self._to_bury: list[tuple[int, int, Reason]] = []
         """Dead letters that were refused: when to try again (ms), which, and of what they died."""
         self._used_ms = context.now_ms()
@@ -138,21 +147,38 @@ class Lead:
 
     # Ends
 
-    def bury_later(self, letter: DeadLetters) -> None:
-        """Publish a dead letter again in a while: a queue could not take it."""
-        if letter.sequence is not None:
+    def buried(self, letter: DeadLetters) -> None:
+        """Note that a dead letter came home, stored or refused, and let others go."""
+        if letter.lead is self:
+            self._under_way -= 1
+        if letter.refused and letter.sequence is not None:
             again_ms = self._context.now_ms() + BURY_AGAIN_MS
             self._to_bury.append((again_ms, letter.sequence, letter.reason))
+        self._bury()
 
     def _end(self, sequences: Sequence[int], reason: Reason) -> None:
         """Bury messages that are withdrawn, or drop them if the queue does not bury."""
         if not sequences:
             return
+        if self._features.dead_letter_exchange is None:
+            self._drop(sequences)
+        else:
+            self._dead.extend((sequence, reason) for sequence in sequences)
+            self._bury()
+
+    def _drop(self, sequences: Iterable[int]) -> None:
+        self._log.submit(machine.settle(self.uid, to_ranges(sequences)), _nothing)
+
+    def _bury(self) -> None:
+        """Publish dead letters, as many as may be under way; without an exchange they are lost."""
         features, context = self._features, self._context
         name = features.dead_letter_exchange
-        exchange = None if name is None else context.exchange(features.vhost, name)
-        dropped = []
-        for sequence in sequences:
+        if name is None or not self._dead:
+            return
+        exchange = context.exchange(features.vhost, name)
+        lost = []
+        while self._dead and self._under_way < UNDER_WAY_MAX:
+            sequence, reason = self._dead.popleft()
             location = self._state.locate(sequence)
             if location is None:
                 continue
@@ -166,12 +192,14 @@ class Lead:
                     features=features,
                     reason=reason,
                     now_s=context.now_ms() // 1000,
+                    lead=self,
                 )
                 if tell(exchange, letter):
+                    self._under_way += 1
                     continue
-            dropped.append(sequence)
-        if dropped:
-            self._log.submit(machine.settle(self.uid, to_ranges(dropped)), _nothing)
+            lost.append(sequence)
+        if lost:
+            self._drop(lost)
 
     def _returned(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Make messages whose return is counted ready again, but for those that had enough."""

@@ -184,8 +184,8 @@ class QueueActor(Actor[QueueMessage]):
             return
         if not letter.refused:
             self._desk.settling.append(letter.sequence)
-        elif self._lead is not None:
-            self._lead.bury_later(letter)
+        if self._lead is not None:
+            self._lead.buried(letter)
 
     def _reject(self, message: Reject) -> None:
         if self._features.dead_letter_exchange is None:
