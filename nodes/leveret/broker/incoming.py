@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .queue_state import Columns, QueueState
 
 
+Limit = tuple[int | None, int | None]
+"""The most messages, and bytes of their bodies, that a queue takes; None: any."""
+
+
 class Origin(NamedTuple):
     """Whose numbers the next messages of a command have."""
 
@@ -48,9 +52,7 @@ class Incoming:
                 new.append([start, stop])
         self._append_stretches(queue, new)
 
-    def append_limited(
-        self, queue: QueueState, origins: Iterable[Origin], limit: tuple[int | None, int | None]
-    ) -> int:
+    def append_limited(self, queue: QueueState, origins: Iterable[Origin], limit: Limit) -> int:
         """Do as `append` until the queue is full; return how many were new and fit, or known.
 
         The first one that does not fit is the end: what comes behind it must not overtake it.

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgpack
 
-from .incoming import Incoming, Origin
+from .incoming import Incoming, Limit, Origin
 from .message_life import Lives
 from .queue_state import QueueState, Range
 
@@ -101,9 +101,6 @@ class Returned:
 
 
 Effect = Enqueued | Settled | Marked | Returned
-
-Limit = tuple[int | None, int | None]
-"""The most messages, and bytes of their bodies, that a queue takes; None: any."""
 
 
 def full(taken: int) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .machine import Limit
+    from .incoming import Limit
 
 Overflow = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
 
