@@ -14,7 +14,7 @@ from leveret.amqp.delivery import Record, encode_record, encode_route
 from leveret.amqp.fields import Long
 from leveret.amqp.properties import Properties
 from leveret.broker import machine
-from leveret.broker.dead_letters import DeadLetters
+from leveret.broker.dead_letters import DeadLetter
 from leveret.broker.incoming import Origin
 from leveret.broker.lead import UNDER_WAY_MAX, Lead
 from leveret.broker.message_life import read_lives
@@ -100,7 +100,7 @@ class Lab:
         self.pending: list[tuple[bytes, Callable[[object], None]]] = []
         self.replies: list[object] = []
         self.clock_ms = 1_000_000
-        self.letters: list[DeadLetters] = []
+        self.letters: list[DeadLetter] = []
         self.ended: list[tuple[int, str]] = []
         self.delivered: list[int] = []
         self.held: list[tuple[int, int]] = []
@@ -154,7 +154,7 @@ class Lab:
         return cast("Ref[PublishRun]", self)
 
     def tell(self, message: object) -> None:
-        if isinstance(message, DeadLetters):
+        if isinstance(message, DeadLetter):
             self.letters.append(message)
 
     def now_ms(self) -> int:
@@ -340,3 +340,24 @@ def test_a_flood_of_dead_letters_goes_a_part_at_a_time() -> None:
     assert len(lab.letters) == UNDER_WAY_MAX
     lab.turn()
     assert [number for number, _ in lab.ended] == list(range(count))
+
+
+def test_a_letter_of_an_earlier_lead_says_nothing_to_the_next_one() -> None:
+    lab = Lab(QueueFeatures(name="q", dead_letter_exchange="dead"))
+    lab.publish(1, None, None, 0)
+    [(sequence, _)] = lab.held
+    lab.lead.serve(NODE, ("reject", CONSUMER, [sequence]))
+    [letter] = lab.letters
+    lab.letters.clear()
+    lab.held.clear()
+    lab.lead = lab.new_lead()
+    lab.turn()
+    assert [message for _, message in lab.held] == [1]
+
+    letter.taken = 0
+    lab.lead.buried(letter)
+    lab.clock_ms += 10_000
+    lab.turn()
+
+    assert lab.ended == []
+    assert [message for _, message in lab.held] == [1]

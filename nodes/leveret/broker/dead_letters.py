@@ -28,7 +28,7 @@ Reason = Literal["rejected", "expired", "maxlen", "delivery_limit"]
 REJECTED: Final = "rejected"
 
 
-class DeadLetters(PublishRun):
+class DeadLetter(PublishRun):
     """A dead message on its way; it comes home to the actor of the queue that it died in."""
 
     __slots__ = ("lead", "reason", "sequence", "source", "visited")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from .machine import Effect, ShardMachine
     from .messages import PublishRun, QueueMessage
+    from .queue_features import QueueFeatures
     from .queue_seams import QueueLog
     from .routing.router import Routers
     from .shard import ReplicatedGroup
@@ -143,12 +144,7 @@ class Directory:
             if queue is None:
                 return None
             log, desk = self._log(queue), Desk()
-            features = features_of(
-                decode_arguments(queue.arguments),
-                vhost=queue.vhost,
-                name=queue.name,
-                auto_delete=queue.auto_delete,
-            )
+            features = _features(queue)
             ref = self._spawn(
                 lambda: QueueActor(uid, features=features, log=log, context=self, desk=desk),
                 f"queue {queue.name!r} in {queue.vhost!r}",
@@ -336,6 +332,15 @@ class Directory:
             tell(ref, PeerUp(node) if is_up else PeerDown(node))
 
 
+def _features(queue: Queue) -> QueueFeatures:
+    return features_of(
+        decode_arguments(queue.arguments),
+        vhost=queue.vhost,
+        name=queue.name,
+        auto_delete=queue.auto_delete,
+    )
+
+
 def _needs_its_lead(queue: Queue, shard: Shard) -> bool:
     """Say whether the queue has something to do though nobody asks: to expire, or let expire."""
     if not shard.is_leader:
@@ -343,13 +348,7 @@ def _needs_its_lead(queue: Queue, shard: Shard) -> bool:
     state = shard.state(queue.uid)
     if state is not None and state.has_traits:
         return True
-    features = features_of(
-        decode_arguments(queue.arguments),
-        vhost=queue.vhost,
-        name=queue.name,
-        auto_delete=queue.auto_delete,
-    )
-    return features.expires_ms is not None
+    return _features(queue).expires_ms is not None
 
 
 def _reply_applied(directory: Directory, node: int, uid: int, number: int, reply: object) -> None:

@@ -17,7 +17,7 @@ from leveret.amqp.delivery import with_header
 from leveret.amqp.fields import Long
 
 from . import machine
-from .dead_letters import DeadLetters
+from .dead_letters import DeadLetter
 from .dispatch import Consumer, ConsumerKey, Delivery, Dispatcher
 from .messages import Wake, tell
 from .queue_state import QueueState
@@ -147,10 +147,14 @@ class Lead:
 
     # Ends
 
-    def buried(self, letter: DeadLetters) -> None:
-        """Note that a dead letter came home, stored or refused, and let others go."""
-        if letter.lead is self:
-            self._under_way -= 1
+    def buried(self, letter: DeadLetter) -> None:
+        """Note that a dead letter came home, stored or refused, and let others go.
+
+        Of one that an earlier lead sent, this one knows nothing: a consumer may hold the message.
+        """
+        if letter.lead is not self:
+            return
+        self._under_way -= 1
         if letter.refused and letter.sequence is not None:
             again_ms = self._context.now_ms() + BURY_AGAIN_MS
             self._to_bury.append((again_ms, letter.sequence, letter.reason))
@@ -184,7 +188,7 @@ class Lead:
                 continue
             if exchange is not None:
                 entry = self._log.read(location.entry)
-                letter = DeadLetters(
+                letter = DeadLetter(
                     self.uid,
                     sequence,
                     bytes(entry[location.offset : location.offset + location.size]),
@@ -204,14 +208,14 @@ class Lead:
     def _returned(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Make messages whose return is counted ready again, but for those that had enough."""
         limit = self._features.delivery_limit
+        enough: list[int] = []
+        back: list[int] = []
         for low, high in ranges:
-            back = range(low, high + 1)
-            if limit is not None:
-                enough = [s for s in back if self._state.returns.get(s, 0) > limit]
-                self._end([s for s in enough if self.dispatcher.is_settling(s)], "delivery_limit")
-                self.dispatcher.bring_back((s for s in back if s not in enough), delivered=True)
-            else:
-                self.dispatcher.bring_back(back, delivered=True)
+            for sequence in range(low, high + 1):
+                had_enough = limit is not None and self._state.returns.get(sequence, 0) > limit
+                (enough if had_enough else back).append(sequence)
+        self._end([s for s in enough if self.dispatcher.is_settling(s)], "delivery_limit")
+        self.dispatcher.bring_back(back, delivered=True)
 
     def _give_back(self, consumer: Consumer, sequences: Iterable[int], *, delivered: bool) -> None:
         if delivered and self._features.counts_returns:
@@ -509,7 +513,7 @@ def bury_refused(
     if exchange is None:
         return
     for record in records:
-        letter = DeadLetters(
+        letter = DeadLetter(
             uid,
             None,
             record,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from leveret.actors import Actor
 
 from . import machine
-from .dead_letters import DeadLetters
+from .dead_letters import DeadLetter
 from .lead import Lead, bury_refused
 from .message_life import read_lives
 from .messages import (
@@ -113,7 +113,7 @@ class QueueActor(Actor[QueueMessage]):
     def receive(self, message: QueueMessage) -> None:
         """Handle one message; effects are performed by `flush`."""
         match message:
-            case DeadLetters() if message.is_home_at(self.uid):
+            case DeadLetter() if message.is_home_at(self.uid):
                 self._buried(message)
             case PublishRun():
                 if self._gone:
@@ -179,7 +179,7 @@ class QueueActor(Actor[QueueMessage]):
             lead.flush()
         self._desk.unacked = 0 if lead is None else lead.dispatcher.unacked
 
-    def _buried(self, letter: DeadLetters) -> None:
+    def _buried(self, letter: DeadLetter) -> None:
         if letter.sequence is None:
             return
         if not letter.refused:
