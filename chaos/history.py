@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple, get_args
@@ -187,6 +188,20 @@ class History:
     def lines(self) -> Iterator[str]:
         """Return one line of JSON an event."""
         return map(line_of, self.events)
+
+
+def counts_of(events: Iterable[Event]) -> Counter[str]:
+    """Return how many messages were published, confirmed, delivered and delivered again."""
+    counts: Counter[str] = Counter()
+    for event in events:
+        match event:
+            case Publish():
+                counts["published"] += 1
+            case Outcome(type="ok"):
+                counts["confirmed"] += 1
+            case Deliver(id=MessageId()):
+                counts["redelivered" if event.redelivered else "delivered"] += 1
+    return counts
 
 
 def line_of(event: Event) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from chaos.checkers import cluster, messages, queues
 from chaos.checkers.linear import linearizable
 from chaos.checkers.silence import Gap, gaps, silence
-from chaos.history import Deliver, Event, Fault, MessageId, Outcome, Publish, Recovered
+from chaos.history import Event, Fault, Recovered, counts_of
 
 _COUNTED = re.compile(r"[a-z ]+: (\d+), such as ")
 
@@ -107,7 +107,7 @@ def judge(
     return Verdict(
         complaints,
         wrong,
-        _counts(events),
+        counts_of(events),
         Counter(event.kind for event in events if isinstance(event, Fault)),
         gaps(events, nodes=nodes),
         max(
@@ -115,16 +115,3 @@ def judge(
             default=None,
         ),
     )
-
-
-def _counts(events: Sequence[Event]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for event in events:
-        match event:
-            case Publish():
-                counts["published"] += 1
-            case Outcome(type="ok"):
-                counts["confirmed"] += 1
-            case Deliver(id=MessageId()):
-                counts["redelivered" if event.redelivered else "delivered"] += 1
-    return counts

@@ -13,7 +13,7 @@ import trio
 
 from chaos.checkers import cluster, messages
 from chaos.checkers.linear import linearizable
-from chaos.history import Deliver, Event, Fault, History, MessageId, Outcome, Publish, Replica
+from chaos.history import Event, Fault, History, Replica, counts_of
 from chaos.simulation.faults import KINDS, Nemesis, Planned, draw
 from chaos.simulation.network import Weather
 from chaos.simulation.workload import ONE_CONSUMER, QUEUES, Clients
@@ -117,7 +117,8 @@ def simulate(plan: Plan, *, show: Callable[[str], None] | None = None) -> Result
     )
     simulated_s, problems, counts = ends[0]
     problems += judge(history.events)
-    counts += _count(history.events)
+    counts += counts_of(history.events)
+    counts.update("faults" for event in history.events if isinstance(event, Fault))
     return Result(plan, problems, trace.digest, simulated_s, counts, history)
 
 
@@ -234,18 +235,3 @@ async def _compare(world: World, history: History) -> list[str]:
         history.add(Replica(*entry))
     missing = set(world.nodes) - {entry[0] for entry in found}
     return [f"node {node} is not there after the drain" for node in sorted(missing)]
-
-
-def _count(events: Sequence[Event]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for event in events:
-        match event:
-            case Publish():
-                counts["published"] += 1
-            case Outcome(type="ok"):
-                counts["confirmed"] += 1
-            case Deliver(id=MessageId()):
-                counts["redelivered" if event.redelivered else "delivered"] += 1
-            case Fault():
-                counts["faults"] += 1
-    return counts
