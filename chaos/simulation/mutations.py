@@ -57,8 +57,8 @@ _CORE: Final = "pysyncobj.syncobj:SyncObj."
 _GUARD: Final = "leveret.consensus.guard:Guard."
 _GROUP: Final = "leveret.consensus.group:Group."
 _SESSIONS: Final = "leveret.consensus.sessions:"
-_DISPATCH: Final = "leveret.broker.dispatch:Dispatcher."
-_QUEUE: Final = "leveret.broker.queue:QueueActor."
+_DISPATCH: Final = "leveret.broker.queues.dispatch:Dispatcher."
+_QUEUE: Final = "leveret.broker.queues.queue:QueueActor."
 _STORAGE: Final = "leveret.storage."
 
 MUTATIONS: Final[dict[str, Mutation]] = {
@@ -198,7 +198,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         "a snapshot has no marks of redelivery",
         (
             Edit(
-                "leveret.broker.queue_state:QueueState.from_wire",
+                "leveret.broker.queues.state:QueueState.from_wire",
                 'state.mark = cast("int", mark)',
                 "del mark",
             ),
@@ -285,7 +285,13 @@ MUTATIONS: Final[dict[str, Mutation]] = {
     ),
     "settled-with-a-lost-node": Mutation(
         "what a lost node said to be settling stays so",
-        (Edit("leveret.broker.lead:Lead.forget_node", "self.dispatcher.lose_node(node)", "pass"),),
+        (
+            Edit(
+                "leveret.broker.queues.lead:Lead.forget_node",
+                "self.dispatcher.lose_node(node)",
+                "pass",
+            ),
+        ),
         kinds=("kill", "isolate", "one-way", "reset"),
         seeds=(12,),
     ),

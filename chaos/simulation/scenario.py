@@ -18,7 +18,7 @@ from chaos.simulation.faults import KINDS, Nemesis, Planned, draw
 from chaos.simulation.network import Weather
 from chaos.simulation.workload import ONE_CONSUMER, QUEUES, Clients
 from chaos.simulation.world import World, run, until
-from leveret.broker.machine import ShardMachine
+from leveret.broker.queues.machine import ShardMachine
 
 RECOVERY_S: Final = 10.0
 """After the faults each queue must confirm through each node within this time."""

@@ -30,7 +30,8 @@ from chaos.simulation.disk import DiskFaults, SimulatedDisk
 from chaos.simulation.network import Network, Weather
 from chaos.simulation.process import HERE, Process, hold_tasks_of_stopped_processes
 from chaos.simulation.replicas import Ledger, NodeProcess, WatchedReplicas, watched
-from leveret.broker import access, dispatch
+from leveret.broker import access
+from leveret.broker.queues import dispatch
 from leveret.node import boot
 from leveret.node.config import (
     AmqpSection,

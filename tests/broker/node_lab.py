@@ -19,12 +19,14 @@ from leveret.amqp.events import Event, MethodReceived
 from leveret.amqp.method import Method
 from leveret.broker.access import Access
 from leveret.broker.arguments import decode_arguments
-from leveret.broker.connection import ConnectionActor, Received, Services, Session
+from leveret.broker.connections.connection import ConnectionActor
+from leveret.broker.connections.flow import Flow
+from leveret.broker.connections.messages import Received
+from leveret.broker.connections.session import Services, Session
 from leveret.broker.directory import Directory
-from leveret.broker.flow import Flow
-from leveret.broker.machine import ShardMachine
 from leveret.broker.messages import Settle
-from leveret.broker.queue import QueueActor
+from leveret.broker.queues.machine import ShardMachine
+from leveret.broker.queues.queue import QueueActor
 from leveret.broker.routing.router import Routers
 from leveret.catalog import Catalog, CatalogMachine
 from leveret.catalog.commands import AnyCommand, Bootstrap, RegisterNode

@@ -15,7 +15,6 @@ from random import Random
 from typing import Any, cast
 
 from leveret.actors import Ref
-from leveret.broker.machine import Effect, ShardMachine
 from leveret.broker.messages import (
     Adjust,
     Applied,
@@ -40,9 +39,10 @@ from leveret.broker.messages import (
     Written,
     unseen,
 )
-from leveret.broker.queue import QueueActor
-from leveret.broker.queue_seams import Alarm, Desk
-from leveret.broker.queue_state import QueueState
+from leveret.broker.queues.machine import Effect, ShardMachine
+from leveret.broker.queues.queue import QueueActor
+from leveret.broker.queues.seams import Alarm, Desk
+from leveret.broker.queues.state import QueueState
 
 UID = 7
 NODES = (1, 2, 3)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from leveret.broker.access import LoginRefused
-from leveret.broker.certificates import (
+from leveret.broker.connections.certificates import (
     COMMON_NAME,
     SUBJECT_ALTERNATIVE_NAME,
     LoginFrom,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leveret.amqp import spec
 from leveret.amqp.events import Ack, ContentReceived, MethodReceived
-from leveret.broker.channel import Channel
+from leveret.broker.channels.channel import Channel
 from leveret.catalog.commands import DeclareExchange, DeleteExchange, DeleteQueue
 from leveret.catalog.model import EMPTY_TABLE
 from tests.broker.node_lab import Client, Lab, lab
@@ -174,7 +174,7 @@ async def test_the_last_message_of_a_channel_is_not_kept_when_it_was_split() -> 
         client.publishes("k", exchange="amq.headers", count=3)
         await client.hears()
 
-        assert client_channel(node, client)._last_run is None
+        assert client_channel(node, client).publishing._last_run is None
 
 
 async def test_a_consumer_without_acks_settles_what_it_gets() -> None:

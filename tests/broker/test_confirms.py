@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from leveret.broker.confirms import Confirms
+from leveret.broker.channels.confirms import Confirms
 
 
 def taken(confirms: Confirms) -> list[tuple[int, bool, bool]]:

@@ -10,10 +10,11 @@ from trio.testing import MockClock
 
 from leveret.amqp import ConnectionState, spec
 from leveret.amqp.events import Ack, ContentReceived, MethodReceived
-from leveret.broker.connection import CLOSE_WITHIN_S, REPORT, Blocked, HungUp
-from leveret.broker.flow import IN_FLIGHT_BYTES_MAX
+from leveret.broker.connections.connection import CLOSE_WITHIN_S, REPORT
+from leveret.broker.connections.flow import IN_FLIGHT_BYTES_MAX
+from leveret.broker.connections.messages import Blocked, HungUp
 from leveret.broker.messages import LeaderChanged, QueueMessage, Written
-from leveret.broker.queue import QueueActor
+from leveret.broker.queues.queue import QueueActor
 from leveret.catalog.commands import DeleteQueue
 from tests.broker.node_lab import HEADER, Client, Lab, lab
 

@@ -6,8 +6,8 @@ from typing import cast
 
 from leveret.actors import Ref
 from leveret.amqp import spec
-from leveret.broker.connection import Blocked, Shutdown
-from leveret.broker.descriptions import ConnectionDescription, Describe
+from leveret.broker.connections.descriptions import ConnectionDescription, Describe
+from leveret.broker.connections.messages import Blocked, Shutdown
 from tests.broker.node_lab import Client, lab
 
 

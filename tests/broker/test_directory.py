@@ -8,11 +8,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from leveret.amqp import Properties, encode_record, encode_route, spec
 from leveret.amqp.events import Ack
 from leveret.amqp.fields import encode_table
-from leveret.broker import machine
-from leveret.broker.incoming import Origin
-from leveret.broker.message_life import read_lives
 from leveret.broker.messages import Count
-from leveret.broker.queue_features import QueueFeatures
+from leveret.broker.queues import machine
+from leveret.broker.queues.features import QueueFeatures
+from leveret.broker.queues.incoming import Origin
+from leveret.broker.queues.message_life import read_lives
 from leveret.catalog import CatalogMachine
 from leveret.catalog.commands import DeclareQueue, DeleteExchange, DeleteQueue, RegisterNode, encode
 from tests.broker.node_lab import Lab, lab

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from leveret.broker.dispatch import MARK_STEP, WINDOW, Consumer, Dispatcher
-from leveret.broker.queue_state import QueueState
+from leveret.broker.queues.dispatch import MARK_STEP, WINDOW, Consumer, Dispatcher
+from leveret.broker.queues.state import QueueState
 
 
 def queue_with(messages: int, *, mark: int = 10_000) -> QueueState:

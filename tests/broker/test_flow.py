@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
-from leveret.broker.flow import IN_FLIGHT_BYTES_MAX, SILENT_BEATS_MAX, Flow
+from leveret.broker.connections.flow import IN_FLIGHT_BYTES_MAX, SILENT_BEATS_MAX, Flow
 
 
 async def goes(flow: Flow) -> bool:

@@ -8,7 +8,7 @@ import trio
 from leveret.amqp import spec
 from leveret.amqp.events import ContentReceived
 from leveret.amqp.method import Method
-from leveret.broker.operations import WITHIN_S
+from leveret.broker.channels.operations.asking import WITHIN_S
 from leveret.catalog.commands import DeleteQueue
 from tests.broker.node_lab import Client, Lab, lab
 from tests.broker.test_connection import declared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leveret.broker.handshake import ADDRESSES_OCTETS_MAX, Greeting
+from leveret.broker.connections.handshake import ADDRESSES_OCTETS_MAX, Greeting
 
 
 def greeting(addresses: list[str]) -> Greeting:

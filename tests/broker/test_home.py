@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from leveret.broker import machine
-from leveret.broker.home import SWEEP_ENTRIES, AwayLog, HomeLog
-from leveret.broker.machine import Effect, Enqueued, Settled
-from leveret.broker.queue_seams import UNREACHABLE
+from leveret.broker.queues import machine
+from leveret.broker.queues.home import SWEEP_ENTRIES, AwayLog, HomeLog
+from leveret.broker.queues.machine import Effect, Enqueued, Settled
+from leveret.broker.queues.seams import UNREACHABLE
 
 
 def test_the_home_applies_at_once_and_tells_reply_then_effects() -> None:

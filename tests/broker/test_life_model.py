@@ -13,15 +13,15 @@ from leveret.actors import Ref
 from leveret.amqp.delivery import Record, encode_record, encode_route
 from leveret.amqp.fields import Long
 from leveret.amqp.properties import Properties
-from leveret.broker import machine
-from leveret.broker.dead_letters import DeadLetter
-from leveret.broker.incoming import Origin
-from leveret.broker.lead import UNDER_WAY_MAX, Lead
-from leveret.broker.message_life import read_lives
 from leveret.broker.messages import PublishRun, QueueMessage
-from leveret.broker.queue_features import QueueFeatures
-from leveret.broker.queue_seams import Alarm
-from leveret.broker.queue_state import QueueState
+from leveret.broker.queues import machine
+from leveret.broker.queues.dead_letters import DeadLetter
+from leveret.broker.queues.features import QueueFeatures
+from leveret.broker.queues.incoming import Origin
+from leveret.broker.queues.lead import UNDER_WAY_MAX, Lead
+from leveret.broker.queues.message_life import read_lives
+from leveret.broker.queues.seams import Alarm
+from leveret.broker.queues.state import QueueState
 
 UID = 7
 NODE = 1

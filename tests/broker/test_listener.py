@@ -7,9 +7,9 @@ from typing import cast
 
 import trio
 
-from leveret.broker.connection import Services
-from leveret.broker.handshake import Greeting
-from leveret.broker.listener import Listener, ListenerConfig
+from leveret.broker.connections.handshake import Greeting
+from leveret.broker.connections.listener import Listener, ListenerConfig
+from leveret.broker.connections.session import Services
 
 
 class Closing:

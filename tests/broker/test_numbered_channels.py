@@ -6,7 +6,7 @@ import pytest
 
 from leveret.amqp import spec
 from leveret.amqp.events import Ack
-from leveret.broker.handshake import CAPABILITIES
+from leveret.broker.connections.handshake import CAPABILITIES
 from leveret.broker.messages import PublishRun
 from leveret.broker.numbering import Numbering, origins_of
 from tests.broker.node_lab import Client, Lab, lab

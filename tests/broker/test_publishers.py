@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret.amqp.errors import AmqpError
-from leveret.broker.incoming import Origin
-from leveret.broker.machine import (
+from leveret.broker.numbering import ID_OCTETS_MAX, NUMBER_MAX, Numbering, parse_numbering
+from leveret.broker.queues.incoming import Origin
+from leveret.broker.queues.machine import (
     GONE,
     INVALID,
     OK,
@@ -20,8 +21,7 @@ from leveret.broker.machine import (
     enqueue_numbered,
     settle,
 )
-from leveret.broker.numbering import ID_OCTETS_MAX, NUMBER_MAX, Numbering, parse_numbering
-from leveret.broker.publishers import (
+from leveret.broker.queues.publishers import (
     PUBLISHERS_MAX,
     RANGES_MAX,
     SILENCE_MAX_MS,

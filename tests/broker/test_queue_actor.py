@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leveret.broker.messages import Attach, Count, Deleted, Get, PublishRun, QueueGone
-from leveret.broker.ranges import to_ranges
+from leveret.broker.queues.ranges import to_ranges
 from tests.broker.queue_cluster import Asked, Client, Cluster
 
 

@@ -8,7 +8,7 @@ import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leveret.broker.machine import (
+from leveret.broker.queues.machine import (
     DROP,
     GONE,
     INVALID,
@@ -23,7 +23,7 @@ from leveret.broker.machine import (
     mark,
     settle,
 )
-from leveret.broker.queue_state import CHUNK_MESSAGES, QueueState
+from leveret.broker.queues.state import CHUNK_MESSAGES, QueueState
 
 # ("append", messages, 0) or ("settle", first, how many more)
 operations = st.lists(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leveret.amqp import spec
-from leveret.broker.operations import error_of_refusal
+from leveret.broker.channels.operations.asking import error_of_refusal
 from leveret.catalog.commands import (
     ARGUMENTS_BYTES_MAX,
     AnyCommand,

@@ -12,7 +12,7 @@ from leveret.amqp import Properties, encode_record, encode_route, spec
 from leveret.amqp.events import Ack, ContentReceived
 from leveret.amqp.method import Method
 from leveret.broker import replies
-from leveret.broker.connection import HungUp
+from leveret.broker.connections.messages import HungUp
 from leveret.broker.replies import REPLY_QUEUE
 from leveret.transport import NodeId
 from tests.broker.node_lab import Client, Lab, lab

@@ -5,8 +5,8 @@ from __future__ import annotations
 from leveret.amqp import spec
 from leveret.amqp.events import ContentReceived
 from leveret.amqp.method import Method
-from leveret.broker.connection import HungUp
-from leveret.broker.flow import IN_FLIGHT_BYTES_MAX
+from leveret.broker.connections.flow import IN_FLIGHT_BYTES_MAX
+from leveret.broker.connections.messages import HungUp
 from leveret.catalog.commands import DeclareExchange, DeclareQueue, DeleteExchange, RegisterNode
 from leveret.catalog.model import EMPTY_TABLE
 from tests.broker.node_lab import HEADER, Client, Lab, lab

@@ -11,8 +11,8 @@ import pytest
 from trio.testing import MockClock
 
 from chaos.simulation.mutations import MUTATIONS, DoesNotFit, Edit, Mutation, find, mutated
-from leveret.broker.dispatch import Consumer, Dispatcher
-from leveret.broker.queue_state import QueueState
+from leveret.broker.queues.dispatch import Consumer, Dispatcher
+from leveret.broker.queues.state import QueueState
 from leveret.consensus.engine import EngineConfig
 from leveret.consensus.messages import Vote, VoteRequest
 from leveret.storage import Journal

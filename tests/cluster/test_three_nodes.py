@@ -13,7 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from chaos.load import Consumer, LoadEnded, Publisher, number_of
 from chaos.verdict import judge
-from leveret.broker.dispatch import MARK_STEP
+from leveret.broker.queues.dispatch import MARK_STEP
 from tests.cluster.conftest import Cluster, Opener
 
 PublisherMaker = Callable[..., Publisher]

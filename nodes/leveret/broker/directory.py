@@ -17,13 +17,13 @@ from leveret.transport import NodeId
 
 from .arguments import decode_arguments
 from .exchange import ExchangeActor
-from .home import AwayLog, HomeLog
 from .messages import Applied, Deleted, PeerDown, PeerMessage, PeerUp, RoleChanged, tell
-from .queue import QueueActor
-from .queue_features import features_of
-from .queue_seams import Desk
+from .queues.features import features_of
+from .queues.home import AwayLog, HomeLog
+from .queues.queue import QueueActor
+from .queues.seams import Desk
+from .queues.shard import Shard
 from .replies import ReplyDesk
-from .shard import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from leveret.catalog import Catalog
     from leveret.catalog.commands import Event
 
-    from .machine import Effect, ShardMachine
     from .messages import PublishRun, QueueMessage
-    from .queue_features import QueueFeatures
-    from .queue_seams import QueueLog
+    from .queues.features import QueueFeatures
+    from .queues.machine import Effect, ShardMachine
+    from .queues.seams import QueueLog
+    from .queues.shard import ReplicatedGroup
     from .routing.router import Routers
-    from .shard import ReplicatedGroup
 
 
 class Links(Protocol):

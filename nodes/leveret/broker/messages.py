@@ -13,8 +13,8 @@ from leveret.actors import ActorStopped, Ref, Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .machine import Effect
     from .numbering import Numbering
+    from .queues.machine import Effect
 
 M = TypeVar("M")
 R = TypeVar("R")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leveret.amqp import errors
 
-from .incoming import Origin
+from .queues.incoming import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

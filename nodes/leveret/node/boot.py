@@ -25,12 +25,12 @@ import trio
 from leveret.actors import Timers, supervise
 from leveret.broker.access import Access
 from leveret.broker.arguments import decode_arguments
-from leveret.broker.certificates import LoginFrom
-from leveret.broker.connection import Services
+from leveret.broker.connections.certificates import LoginFrom
+from leveret.broker.connections.handshake import Greeting
+from leveret.broker.connections.listener import Listener, ListenerConfig
+from leveret.broker.connections.session import Services
 from leveret.broker.directory import Directory
-from leveret.broker.handshake import Greeting
-from leveret.broker.listener import Listener, ListenerConfig
-from leveret.broker.machine import ShardMachine
+from leveret.broker.queues.machine import ShardMachine
 from leveret.broker.routing.router import Routers
 from leveret.catalog import Catalog, CatalogMachine
 from leveret.consensus import (

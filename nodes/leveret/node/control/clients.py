@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from leveret.actors import ActorStopped
-from leveret.broker.descriptions import ConnectionDescription, Describe
+from leveret.broker.connections.descriptions import ConnectionDescription, Describe
 from leveret.transport import NodeId
 
 from .cluster_wide import Listed, ask_each
@@ -21,7 +21,7 @@ from .controls import Arguments, ControlError, Controls, NoArguments
 from .naming import find_member
 
 if TYPE_CHECKING:
-    from leveret.broker.listener import Client
+    from leveret.broker.connections.listener import Client
 
     from .admin import Admin
     from .parts import NodeParts

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from leveret.broker.access import Access, InThread
+    from leveret.broker.connections.listener import Listener
     from leveret.broker.directory import Directory
-    from leveret.broker.listener import Listener
     from leveret.catalog import Catalog
     from leveret.consensus import Machine, Replicas
     from leveret.node.alarms import Alarms

@@ -10,7 +10,7 @@ import trio
 from .replies import Rates, Totals
 
 if TYPE_CHECKING:
-    from leveret.broker.counters import Counters
+    from leveret.broker.connections.counters import Counters
 
 LOOK_S: Final = 0.5
 WINDOW: Final = 4

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Final, cast
 
 from leveret.amqp.delivery import with_header
 from leveret.amqp.fields import Long
+from leveret.broker.messages import Wake, tell
 
 from . import machine
 from .dead_letters import DeadLetter
 from .dispatch import Consumer, ConsumerKey, Delivery, Dispatcher
-from .messages import Wake, tell
-from .queue_state import QueueState
 from .ranges import to_ranges
+from .state import QueueState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from leveret.actors import Ref
+    from leveret.broker.messages import ConnectionMessage, QueueMessage
 
     from .dead_letters import Reason
-    from .messages import ConnectionMessage, QueueMessage
-    from .queue_features import QueueFeatures
-    from .queue_seams import Alarm, QueueContext, QueueLog
+    from .features import QueueFeatures
+    from .seams import Alarm, QueueContext, QueueLog
 
 DISPATCH_BYTES_MAX: Final = 1 << 20
 """Bodies in one message to another node."""

@@ -12,16 +12,16 @@ from leveret.amqp.delivery import Record, encode_record, encode_route
 from leveret.amqp.errors import AmqpError
 from leveret.amqp.fields import Long, Timestamp
 from leveret.amqp.properties import Properties
+from leveret.broker.messages import PublishRun
 
 from .message_life import DELAY_HEADER
-from .messages import PublishRun
 
 if TYPE_CHECKING:
     from leveret.actors import Ref
     from leveret.amqp.fields import Value
+    from leveret.broker.messages import ConnectionMessage
 
-    from .messages import ConnectionMessage
-    from .queue_features import QueueFeatures
+    from .features import QueueFeatures
 
 Reason = Literal["rejected", "expired", "maxlen", "delivery_limit"]
 

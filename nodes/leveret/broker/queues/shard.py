@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from leveret.catalog.model import Model
 
-    from .queue_state import QueueState
+    from .state import QueueState
 
 
 class ReplicatedGroup(Protocol):

@@ -10,7 +10,7 @@ from leveret.amqp import errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .messages import LocalConsumer
+    from leveret.broker.messages import LocalConsumer
 
 
 class Unacked:

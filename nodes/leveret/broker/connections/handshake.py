@@ -18,9 +18,9 @@ import trio
 from leveret.amqp import ConnectionFailed, MethodReceived, errors, spec
 from leveret.amqp.fields import decode_table
 from leveret.amqp.states import ConnectionState
+from leveret.broker.access import LoginRefused, VirtualHostRefused
 
-from .access import LoginRefused, VirtualHostRefused
-from .connection import Session
+from .session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from leveret.amqp import Method, ServerConnection
     from leveret.amqp.events import Event
     from leveret.amqp.fields import Value
+    from leveret.broker.access import Access
     from leveret.catalog.model import User
 
-    from .access import Access
-    from .streams import ClientStream
+    from .sockets import ClientStream
 
 log = logging.getLogger(__name__)
 

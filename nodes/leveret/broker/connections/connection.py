@@ -9,7 +9,7 @@ bounded by consumer windows and by the publisher's own flow.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -18,15 +18,10 @@ from leveret.amqp import errors, spec
 from leveret.amqp.events import Ack, ChannelFailed, ConnectionFailed, MethodReceived, Publish
 from leveret.amqp.frames import HEARTBEAT
 from leveret.amqp.states import ConnectionState
-from leveret.catalog.catalog import ChangeRefused
-from leveret.catalog.commands import DeleteQueue
-
-from .access import ResourceRefused
-from .channel import Channel
-from .counters import Counters
-from .descriptions import Describe
-from .dispatch import WINDOW, WINDOW_BYTES
-from .messages import (
+from leveret.broker.access import ResourceRefused
+from leveret.broker.channels.channel import Channel
+from leveret.broker.channels.operations.asking import error_of_refusal
+from leveret.broker.messages import (
     ConsumerCancelled,
     Deliver,
     LeaderChanged,
@@ -35,23 +30,27 @@ from .messages import (
     Written,
     tell,
 )
-from .numbering import parse_numbering
-from .operations import error_of_refusal
-from .replies import Replies
+from leveret.broker.numbering import parse_numbering
+from leveret.broker.queues.dispatch import WINDOW, WINDOW_BYTES
+from leveret.broker.replies import Replies
+from leveret.catalog.catalog import ChangeRefused
+from leveret.catalog.commands import DeleteQueue
+
+from .descriptions import Describe
+from .messages import Beat, Blocked, CloseNow, HungUp, OperationDone, Received, Shutdown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
-    from leveret.actors import Ref, Timers
+    from leveret.actors import Ref
     from leveret.amqp import ServerConnection
     from leveret.amqp.events import Event
     from leveret.amqp.method import Method
-    from leveret.catalog import Catalog
+    from leveret.broker.access import ResourceKind, Right
     from leveret.catalog.model import Queue
 
-    from .access import Access, ResourceKind, Right
-    from .directory import Directory
     from .flow import Flow
+    from .session import ByteStream, Services, Session
 
 log = logging.getLogger(__name__)
 
@@ -63,114 +62,6 @@ REPORT: Final = WINDOW // 8
 REPORT_BYTES: Final = WINDOW_BYTES // 8
 """Messages written to a consumer's socket, or their bytes, of which its queue is told. A report is
 a message to another node, and less than this leaves the window open far enough."""
-
-
-class ByteStream(Protocol):
-    """A connected socket, plain or TLS."""
-
-    async def send_all(self, data: bytes) -> None:
-        """Send all of `data`.
-
-        Raises:
-            OSError, trio.BrokenResourceError, trio.ClosedResourceError: it is gone.
-        """
-
-
-class Services:
-    """What connections need of their node."""
-
-    def __init__(
-        self,
-        *,
-        catalog: Catalog,
-        directory: Directory,
-        access: Access,
-        timers: Timers,
-        random_bytes: Callable[[int], bytes],
-    ) -> None:
-        self.catalog = catalog
-        self.directory = directory
-        self.access = access
-        self.timers = timers
-        self.random_bytes = random_bytes
-        self.counters = Counters()
-
-
-class Session:
-    """Who is on the other side, as the handshake found out."""
-
-    def __init__(
-        self,
-        *,
-        number: int,
-        name: str,
-        user: str,
-        vhost: str,
-        heartbeat_s: int,
-        capabilities: Mapping[str, object],
-        client_name: str = "",
-    ) -> None:
-        self.number = number
-        """Unique on this node until it restarts."""
-        self.name = name
-        """`client host:port -> server host:port`, and the name that the client gave itself."""
-        self.user = user
-        self.vhost = vhost
-        self.client_name = client_name
-        """The name that the client gave itself alone; empty if it gave none."""
-        self.heartbeat_s = heartbeat_s
-        self.can_cancel = capabilities.get("consumer_cancel_notify") is True
-        self.can_block = capabilities.get("connection.blocked") is True
-
-
-class Received:
-    """From the reader: what the client sent, and how many bytes its flow counts for that."""
-
-    __slots__ = ("events", "size_bytes")
-
-    def __init__(self, events: list[Event], size_bytes: int = 0) -> None:
-        self.events = events
-        self.size_bytes = size_bytes
-
-
-class HungUp:
-    """From the reader: the socket is closed, or silent for too long."""
-
-
-class OperationDone:
-    """From an operation: its outcome."""
-
-    __slots__ = ("channel", "outcome")
-
-    def __init__(self, channel: Channel, outcome: Method | errors.AmqpError | None) -> None:
-        self.channel = channel
-        self.outcome = outcome
-
-
-class Blocked:
-    """From the node: alarms began (with the reason) or all ended (None)."""
-
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: str | None) -> None:
-        self.reason = reason
-
-
-class Shutdown:
-    """From the node: end this connection, with `connection.close` 320."""
-
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-class Beat:
-    """From the actor's watch: half a heartbeat interval has passed."""
-
-
-class CloseNow:
-    """From the timer: the client had its time to answer connection.close."""
 
 
 class ConnectionActor(Actor[object]):
@@ -237,7 +128,7 @@ class ConnectionActor(Actor[object]):
                 self._flow.taken(message.cost_bytes)
                 channel = self._channel_of(message)
                 if channel is not None:
-                    channel.run_home(message)
+                    channel.publishing.run_home(message)
                     self._confirming[channel.number] = channel
             case Deliver():
                 channel = self._channels.get(message.consumer.channel)
@@ -253,7 +144,7 @@ class ConnectionActor(Actor[object]):
             case Returned():
                 channel = self._channel_of(message.run)
                 if channel is not None:
-                    channel.returned(message.run)
+                    channel.publishing.returned(message.run)
             case LeaderChanged():
                 channel = self._channels.get(message.consumer.channel)
                 if channel is not None:
@@ -283,11 +174,11 @@ class ConnectionActor(Actor[object]):
     async def flush(self) -> None:
         """Send what the batch wrote, then tell the queues that it is out."""
         for channel in self._touched.values():
-            channel.send_run()
+            channel.publishing.send_run()
             channel.settle_now()
         self._touched.clear()
         for channel in self._confirming.values():
-            channel.write_confirms()
+            channel.publishing.write_confirms()
         self._confirming.clear()
         if self.out:
             out, self.out = self.out, []
@@ -426,7 +317,7 @@ class ConnectionActor(Actor[object]):
         match method:
             case spec.ConnectionClose():
                 for channel in self._channels.values():
-                    channel.send_run()
+                    channel.publishing.send_run()
                     channel.settle_now()
                 self._operations.start_soon(self._close_in_order)
             case spec.ConnectionCloseOk():
@@ -443,7 +334,7 @@ class ConnectionActor(Actor[object]):
                 if channel is None:  # our own channel.close crossed it
                     self.write(number, spec.ChannelCloseOk())
                 else:
-                    channel.send_run()
+                    channel.publishing.send_run()
                     channel.settle_now()
                     self._operations.start_soon(self._close_channel_in_order, channel)
             case spec.ChannelCloseOk():
@@ -504,7 +395,7 @@ class ConnectionActor(Actor[object]):
             self._fail(error)
             return
         self._log_failure(error, channel.number)
-        channel.write_confirms()
+        channel.publishing.write_confirms()
         self.write(
             channel.number,
             spec.ChannelClose(
@@ -571,7 +462,7 @@ class ConnectionActor(Actor[object]):
             self._release()
             self.write(0, spec.ConnectionCloseOk())
         elif self._channels.get(channel.number) is channel:
-            channel.write_confirms()
+            channel.publishing.write_confirms()
             self._drop_channel(channel.number)
             self.write(channel.number, spec.ChannelCloseOk())
 

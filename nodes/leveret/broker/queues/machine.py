@@ -36,7 +36,7 @@ import msgpack
 
 from .incoming import Incoming, Limit, Origin
 from .message_life import Lives
-from .queue_state import QueueState, Range
+from .state import QueueState, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from leveret.amqp.delivery import DeliverEncoder
-
-    from .messages import Deliver, LocalConsumer
+    from leveret.broker.messages import Deliver, LocalConsumer
 
 
 class ConsumerEntry:

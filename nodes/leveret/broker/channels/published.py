@@ -14,13 +14,12 @@ from leveret.amqp.properties import (
     flags,
     with_reply_to,
 )
-
-from .arguments import wire_type
-from .message_life import has_life
-from .replies import REPLY_QUEUE
+from leveret.broker.arguments import wire_type
+from leveret.broker.queues.message_life import has_life
+from leveret.broker.replies import REPLY_QUEUE
 
 if TYPE_CHECKING:
-    from .replies import ReplyConsumer
+    from leveret.broker.replies import ReplyConsumer
 
 LOOKED_AT: Final = EXPIRATION | HEADERS | REPLY_TO | USER_ID
 """Flags of these properties; a header without them is stored as it came."""

@@ -10,21 +10,16 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from leveret.amqp import errors, spec
-from leveret.amqp.delivery import encode_get_ok, encode_record, encode_return
+from leveret.amqp.delivery import encode_get_ok
 from leveret.amqp.events import Ack, Publish
 from leveret.amqp.method import Method
-from leveret.amqp.properties import flags
-
-from . import operations, reply_operations
-from .channel_entries import ConsumerEntry
-from .confirms import Confirms
-from .descriptions import ChannelDescription, describe_consumers
-from .messages import (
+from leveret.broker.connections.descriptions import ChannelDescription, describe_consumers
+from leveret.broker.messages import (
     MESSAGE_BYTES,
     Adjust,
     Attach,
@@ -33,31 +28,30 @@ from .messages import (
     GiveBack,
     Got,
     LocalConsumer,
-    PublishRun,
     Reject,
     Settle,
     tell,
     unseen,
 )
-from .published import LOOKED_AT, NO_COPIES, checked
+
+from .confirms import Confirms
+from .entries import ConsumerEntry
+from .operations import operation_of
+from .operations.exchanges import find_exchange
+from .publishing import Publishing
 from .transaction import Settlement, Transaction
 from .unacked import Unacked, UnackedMessages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from leveret.actors import Ref
+    from leveret.broker.connections.connection import ConnectionActor
+    from leveret.broker.numbering import Numbering
+    from leveret.broker.replies import Replies, ReplyConsumer
 
-    from .connection import ConnectionActor
-    from .numbering import Numbering
-    from .replies import Replies, ReplyConsumer
     from .transaction import End
 
-ROUTES_MAX: Final = 1_024
-"""Routes (exchange and routing key) whose checks a channel remembers; then it starts anew."""
-
-RUN_BYTES_MAX: Final = 1 << 20
-"""A run of publishes goes to its exchange at this size, even if more with its route follow."""
+ToQueue = Adjust | Attach | Detach | Settle | Reject | GiveBack
 
 
 class Channel:
@@ -89,29 +83,17 @@ class Channel:
         self.is_closed = False
         self._leaving: dict[LocalConsumer, int] = {}
         """Consumers that are cancelled, but hold messages; with their queues."""
-        self._confirms: Confirms | None = None
-        self._transaction: Transaction | None = None
+        self.publishing = Publishing(self, numbering)
+        self.transaction: Transaction | None = None
         """What is held until tx.commit; None: the channel is not transactional."""
-        self._numbering = numbering
         self._backlog: deque[Publish | Ack | Method] = deque()
         self._operating: type[Method] | None = None
         """The method whose operation is under way; what comes behind it is kept."""
-        self._run: PublishRun | None = None
-        self._run_key: tuple[bytes, bool] | None = None
-        self._actor: Ref[PublishRun] | None = None
-        """Where the open run goes."""
-        self._last_run: PublishRun | None = None
-        self._routes: dict[bytes, tuple[str, str, Ref[PublishRun]]] = {}
-        self._routes_version = 0
-        """The directory's version of which `_routes` is."""
         self._tag = 0
         self._unacked = UnackedMessages()
         self._limit = 0
         """Unacknowledged messages of the whole channel; 0 is unlimited."""
         self._is_paused = False
-        self._under_way = 0
-        """Messages published and not taken by their queues yet."""
-        self._all_taken = trio.Event()
         self._idle = trio.Event()
         self._to_settle: dict[int, list[int]] = {}
 
@@ -127,11 +109,11 @@ class Channel:
             self._backlog.append(event)
             self.connection.published(_kept_bytes(event))
         elif type(event) is Publish:
-            self._publish(event)
+            self.publishing.publish(event)
         elif type(event) is Ack:
             self._take_end(event.delivery_tag, "ack", multiple=event.multiple)
         elif isinstance(event, Method):
-            self.send_run()
+            self.publishing.send_run()
             self._method(event)
 
     def operated(self, outcome: Method | errors.AmqpError | None) -> None:
@@ -155,7 +137,7 @@ class Channel:
             event = self._backlog.popleft()
             self.connection.unkept(_kept_bytes(event))
             self.receive(event)
-        self._look_if_idle()
+        self.look_if_idle()
 
     def write(self, method: Method) -> None:
         """Send a method on this channel."""
@@ -178,10 +160,10 @@ class Channel:
             case spec.BasicQos():
                 self._qos(method)
             case spec.ConfirmSelect():
-                if self._transaction is not None:
+                if self.transaction is not None:
                     raise errors.precondition_failed("cannot switch from tx to confirm mode")
-                if self._confirms is None:
-                    self._confirms = Confirms()
+                if self.publishing.confirms is None:
+                    self.publishing.confirms = Confirms()
                 if not method.nowait:
                     self.write(spec.ConfirmSelectOk())
             case spec.BasicRecover() | spec.BasicRecoverAsync():
@@ -195,167 +177,42 @@ class Channel:
                     raise errors.not_implemented("active=false")
                 self.write(spec.ChannelFlowOk(active=True))
             case spec.TxSelect():
-                if self._confirms is not None:
+                if self.publishing.confirms is not None:
                     raise errors.precondition_failed("cannot switch from confirm to tx mode")
-                if self._transaction is None:
-                    self._transaction = Transaction()
+                if self.transaction is None:
+                    self.transaction = Transaction()
                 self.write(spec.TxSelectOk())
             case spec.TxRollback():
                 self._roll_back()
                 self.write(spec.TxRollbackOk())
             case _:
-                operation = reply_operations.of(self, method) or operations.of(method)
+                operation = operation_of(self, method)
                 if operation is None:
                     raise errors.not_implemented(method.NAME)
                 self._operating = type(method)
                 self.settle_now()
                 self.connection.operate(self, operation(self, method))
 
-    # Publishing
-
-    def _publish(self, event: Publish) -> None:
-        if event.immediate:
-            raise errors.not_implemented("immediate=true")
-        version = self.connection.services.directory.version
-        if version != self._routes_version:
-            self._routes.clear()
-            self._routes_version = version
-        known = self._routes.get(event.route)
-        if known is None:
-            self.send_run()
-            actor = self.connection.publish_actor(event.exchange)
-            if actor is None:
-                # It may be so new that this node has not heard of it: the operation waits for
-                # the catalog, and this publish is tried again behind it.
-                self._operating = spec.BasicPublish
-                self._backlog.appendleft(event)
-                self.connection.published(_kept_bytes(event))
-                self.connection.operate(self, operations.find_exchange(self, event.exchange))
-                return
-            if len(self._routes) >= ROUTES_MAX:
-                self._routes.clear()
-            known = self._routes[event.route] = (event.exchange, event.routing_key, actor)
-        header, has_lives, copies = event.header, False, NO_COPIES
-        if flags(header) & LOOKED_AT:
-            header, has_lives, copies = checked(
-                header, body_size=len(event.body), user=self.connection.user, replies=self.replies
-            )
-            if copies:
-                self.send_run()
-        run = self._run
-        if run is None or self._run_key != (event.route, event.mandatory):
-            self.send_run()
-            if self._transaction is not None:
-                self.connection.check_held()
-            self._actor = known[2]
-            run = self._run = PublishRun(
-                connection=self.connection.ref,
-                channel=self.number,
-                epoch=self.epoch,
-                exchange=known[0],
-                routing_key=known[1],
-                mandatory=event.mandatory,
-                first_confirm=0 if self._confirms is None else self._confirms.issued + 1,
-                numbering=None if self._confirms is None else self._numbering,
-            )
-            self._run_key = (event.route, event.mandatory)
-        if self._confirms is not None:
-            self._confirms.issued += 1
-        record = encode_record(event.route, header, event.body)
-        run.records.append(record)
-        run.size_bytes += len(record)
-        if has_lives:
-            run.has_lives = True
-        run.copies = copies
-        if copies or run.size_bytes >= RUN_BYTES_MAX:
-            self.send_run()
-
-    def send_run(self) -> None:
-        """Tell the exchange what was published so far, or hold it for the transaction."""
-        run, self._run, self._run_key = self._run, None, None
-        if run is None:
-            return
-        if self._transaction is not None:
-            self._transaction.runs.append(run)
-            self.connection.held(run.cost_bytes)
-            return
-        actor = self._actor
-        assert actor is not None, "a run has an exchange"
-        self._send(run, actor)
-
-    def _send(self, run: PublishRun, actor: Ref[PublishRun]) -> None:
-        self.connection.published(run.cost_bytes)
-        self._under_way += len(run.records)
-        self._counters.published += len(run.records)
-        before, self._last_run = self._last_run, run
-        if before is None:
-            run.is_told = True
-            if not tell(actor, run):
-                run.end()
-        else:
-            before.goes_before(run, actor)
-
-    def run_home(self, run: PublishRun) -> None:
-        """Note that every queue has (or refused) the messages of `run`."""
-        self._under_way -= len(run.records)
-        if self._last_run is run:
-            self._last_run = None
-        if not self._under_way:
-            self._last_run = None  # it may have come home in parts
-            self._all_taken.set()
-            self._look_if_idle()
-        if self._confirms is not None and run.first_confirm:
-            count = len(run.records)
-            taken = min(run.taken, count)
-            if taken:
-                self._confirms.done(run.first_confirm, taken, refused=False)
-                self._counters.confirmed += taken
-            if taken < count:
-                self._confirms.done(run.first_confirm + taken, count - taken, refused=True)
-        elif run.refused and self._transaction is not None:
-            self._transaction.is_partial = True
-
-    async def all_taken(self) -> None:
-        """Wait until the queues have all that was published here so far.
-
-        What the client asks a queue next on the same channel must find it there.
-        """
-        while self._under_way and not self.is_closed:
-            if self._all_taken.is_set():
-                self._all_taken = trio.Event()
-            await self._all_taken.wait()
-
     async def idle(self) -> None:
         """Wait until all that the client asked for on this channel is done."""
         while (
-            self._under_way or self._operating is not None or self._backlog
+            self.publishing.under_way or self._operating is not None or self._backlog
         ) and not self.is_closed:
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()
 
-    def _look_if_idle(self) -> None:
-        if not self._under_way and self._operating is None:
+    def look_if_idle(self) -> None:
+        """Wake whoever waits for `idle`, if nothing is under way."""
+        if not self.publishing.under_way and self._operating is None:
             self._idle.set()
 
-    def returned(self, run: PublishRun) -> None:
-        """Send the mandatory messages of `run` back."""
-        for record in run.records:
-            self.connection.out.append(
-                encode_return(
-                    self.number, 312, "NO_ROUTE", record, frame_max=self.connection.frame_max
-                )
-            )
-
-    def write_confirms(self) -> None:
-        """Tell the publisher what was confirmed since the last time."""
-        if self._confirms is None:
-            return
-        for confirm in self._confirms.take():
-            if confirm.refused:
-                self.write(spec.BasicNack(delivery_tag=confirm.tag, multiple=confirm.multiple))
-            else:
-                self.write(spec.BasicAck(delivery_tag=confirm.tag, multiple=confirm.multiple))
+    def find_exchange_of(self, event: Publish) -> None:
+        """Wait until the catalog knows of the exchange, and publish again behind that."""
+        self._operating = spec.BasicPublish
+        self._backlog.appendleft(event)
+        self.connection.published(_kept_bytes(event))
+        self.connection.operate(self, find_exchange(self, event.exchange))
 
     # Consuming
 
@@ -478,7 +335,7 @@ class Channel:
         """Return everything that is not settled, and forget the rest."""
         self.is_closed = True
         self.operation.cancel()
-        self.send_run()
+        self.publishing.send_run()
         self.settle_now()
         self.forget_replies()
         for consumer, uid in self._leaving.items():
@@ -489,12 +346,12 @@ class Channel:
         self.holders.clear()
         self._leaving.clear()
         self._unacked.clear()
-        if self._transaction is not None:
-            self.connection.unheld(self._transaction.cost_bytes)
-            self._transaction = Transaction()
+        if self.transaction is not None:
+            self.connection.unheld(self.transaction.cost_bytes)
+            self.transaction = Transaction()
         self.connection.unkept(sum(map(_kept_bytes, self._backlog)))
         self._backlog.clear()
-        self._all_taken.set()
+        self.publishing.close()
         self._idle.set()
 
     def consumer_ready(self, tag: str) -> None:
@@ -525,7 +382,7 @@ class Channel:
 
     def _take_end(self, tag: int, end: End, *, multiple: bool) -> None:
         """Take what the client says of deliveries, or keep it until the commit."""
-        transaction = self._transaction
+        transaction = self.transaction
         if transaction is None:
             self._bring_to(end, self._unacked.take(tag, multiple=multiple))
             return
@@ -556,12 +413,12 @@ class Channel:
     def _unsettled(self) -> Iterator[Unacked]:
         """Yield what the queues have not been told of yet, settled in a transaction or not."""
         yield from self._unacked.values()
-        if self._transaction is not None:
-            for _, unacked in self._transaction.settled():
+        if self.transaction is not None:
+            for _, unacked in self.transaction.settled():
                 yield unacked
 
     def _unsettled_count(self) -> int:
-        in_transaction = 0 if self._transaction is None else self._transaction.settled_count
+        in_transaction = 0 if self.transaction is None else self.transaction.settled_count
         return len(self._unacked) + in_transaction
 
     def _entry(self, uid: int, consumer: LocalConsumer) -> ConsumerEntry | None:
@@ -592,34 +449,13 @@ class Channel:
 
     # Transactions
 
-    def commit_publishes(self) -> None:
-        """Publish what the transaction holds; `all_taken` tells when it is stored.
-
-        Raises:
-            AmqpError: nothing is published. 406, the channel is not transactional; 404, one of
-                the exchanges is deleted since; 403, the user may not write to it any more.
-        """
-        transaction = self._transactional()
-        actors: dict[str, Ref[PublishRun]] = {}
-        for run in transaction.runs:
-            if run.exchange not in actors:
-                actor = self.connection.publish_actor(run.exchange)
-                if actor is None:
-                    raise operations.no_exchange(self, run.exchange)
-                actors[run.exchange] = actor
-        self.connection.unheld(transaction.cost_bytes)
-        runs, transaction.runs = transaction.runs, []
-        transaction.is_partial = False
-        for run in runs:
-            self._send(run, actors[run.exchange])
-
     def commit_settlements(self) -> None:
         """Settle what the transaction settles.
 
         Raises:
             AmqpError: nothing is settled. 406, a queue refused a publish of the transaction.
         """
-        transaction = self._transactional()
+        transaction = self.transactional()
         if transaction.is_partial:
             raise errors.precondition_failed("partial tx completion")
         settlements, transaction.settlements = transaction.settlements, []
@@ -628,19 +464,24 @@ class Channel:
 
     def _roll_back(self) -> None:
         """Forget what was published, and take what was settled as not settled."""
-        transaction = self._transactional()
+        transaction = self.transactional()
         self.connection.unheld(transaction.cost_bytes)
         if transaction.settlements:
             # Settling up to a tag goes by the order of tags.
             self._unacked = UnackedMessages(
                 sorted([*self._unacked.items(), *transaction.settled()])
             )
-        self._transaction = Transaction()
+        self.transaction = Transaction()
 
-    def _transactional(self) -> Transaction:
-        if self._transaction is None:
+    def transactional(self) -> Transaction:
+        """Return the transaction.
+
+        Raises:
+            AmqpError: 406, the channel has none.
+        """
+        if self.transaction is None:
             raise errors.precondition_failed("channel is not transactional")
-        return self._transaction
+        return self.transaction
 
     # Limits
 
@@ -666,8 +507,8 @@ class Channel:
         """Return what an operator is told of it."""
         return ChannelDescription(
             number=self.number,
-            confirm=self._confirms is not None,
-            transactional=self._transaction is not None,
+            confirm=self.publishing.confirms is not None,
+            transactional=self.transaction is not None,
             unacknowledged=len(self._unacked),
             prefetch=self.prefetch,
             global_prefetch=self._limit,
@@ -683,7 +524,7 @@ class Channel:
             if not entry.consumer.no_ack:
                 self._tell_queue(entry.uid, Adjust(entry.consumer, paused=self._is_paused))
 
-    def _tell_queue(self, uid: int, message: operations.ToQueue) -> None:
+    def _tell_queue(self, uid: int, message: ToQueue) -> None:
         ref = self.connection.services.directory.queue(uid)
         if ref is not None:
             tell(ref, message)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .publishers import Stretch
-    from .queue_state import Columns, QueueState
+    from .state import Columns, QueueState
 
 
 Limit = tuple[int | None, int | None]

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from leveret.actors import Ref
+    from leveret.broker.messages import LocalConsumer, PublishRun, QueueMessage
 
-    from .messages import LocalConsumer, PublishRun, QueueMessage
-    from .queue_state import QueueState
+    from .state import QueueState
 
 UNREACHABLE: Final = "unreachable"
 """Reply of a log: the one node that could apply the command is gone."""

@@ -17,12 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from leveret.actors import Actor
-
-from . import machine
-from .dead_letters import DeadLetter
-from .lead import Lead, bury_refused
-from .message_life import read_lives
-from .messages import (
+from leveret.broker.messages import (
     ALL,
     Adjust,
     Applied,
@@ -53,16 +48,21 @@ from .messages import (
     Written,
     tell,
 )
-from .numbering import origins_of
-from .queue_features import PLAIN
-from .queue_seams import UNREACHABLE
+from leveret.broker.numbering import origins_of
+
+from . import machine
+from .dead_letters import DeadLetter
+from .features import PLAIN
+from .lead import Lead, bury_refused
+from .message_life import read_lives
 from .ranges import to_ranges
+from .seams import UNREACHABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .queue_features import QueueFeatures
-    from .queue_seams import Desk, QueueContext, QueueLog
+    from .features import QueueFeatures
+    from .seams import Desk, QueueContext, QueueLog
 
 _LeaderRequest = Attach | Cancel | Get | Count | Purge
 

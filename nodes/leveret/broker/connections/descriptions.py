@@ -11,7 +11,7 @@ from leveret.actors import Request
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .channel import Channel
+    from leveret.broker.channels.channel import Channel
 
 ConnectionState = Literal["running", "blocked", "closing"]
 """blocked: it publishes, and an alarm has it wait."""

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from leveret.amqp import errors, spec
+from leveret.broker.replies import REPLY_QUEUE
 
-from .operations import WITHIN_S, make_consumer_tag, no_queue
-from .replies import REPLY_QUEUE
+from .asking import WITHIN_S
+from .naming import make_consumer_tag, no_queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from leveret.amqp.method import Method
+    from leveret.broker.channels.channel import Channel
 
-    from .channel import Channel
 
-
-def of(
+def operation_of(
     channel: Channel, method: Method
 ) -> Callable[[Channel, Method], Awaitable[Method | None]] | None:
     """Return the operation that carries out `method`, or None if it is about anything else."""

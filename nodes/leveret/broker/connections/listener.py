@@ -14,15 +14,17 @@ import trio
 
 from leveret.actors import Actor, ActorStopped, Ref, supervise
 from leveret.amqp import ServerConnection
+from leveret.broker.messages import tell
 from leveret.catalog.commands import Deleted, Restored
 from leveret.catalog.model import User, VirtualHost
 
 from .certificates import BY_DISTINGUISHED_NAME, LoginFrom, user_of
-from .connection import Blocked, ConnectionActor, HungUp, Received, Services, Shutdown
+from .connection import ConnectionActor
 from .flow import Flow
 from .handshake import Greeting, Handshake, HandshakeFailed
-from .messages import tell
-from .streams import GONE, ClientStream, TcpStream, TlsStream
+from .messages import Blocked, HungUp, Received, Shutdown
+from .session import Services
+from .sockets import GONE, ClientStream, TcpStream, TlsStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from leveret.catalog.commands import Event
     from leveret.transport import Sockets
 
-    from .connection import Session
+    from .session import Session
 
 log = logging.getLogger(__name__)
 

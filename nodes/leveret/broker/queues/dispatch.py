@@ -18,13 +18,13 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from .queue_features import PLAIN
+from .features import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .queue_features import QueueFeatures
-    from .queue_state import Location, QueueState, Range
+    from .features import QueueFeatures
+    from .state import Location, QueueState, Range
 
 ConsumerKey = tuple[int, int]
 """Node of the consumer's channel, and the consumer's number on that node."""

@@ -17,8 +17,8 @@ from leveret.amqp.properties import EXPIRATION, HEADERS, PRIORITY, Properties, f
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .queue_features import QueueFeatures
-    from .queue_state import Columns
+    from .features import QueueFeatures
+    from .state import Columns
 
 DELAY_HEADER: Final = "x-delay"
 DELAY_OCTETS: Final = b"x-delay"

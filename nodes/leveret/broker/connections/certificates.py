@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from .access import LoginRefused
+from leveret.broker.access import LoginRefused
 
 if TYPE_CHECKING:
     from cryptography.x509 import Name, NameAttribute, ObjectIdentifier

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .messages import PublishRun
+    from leveret.broker.messages import PublishRun
+
     from .unacked import Unacked
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .machine import GONE, Effect, ShardMachine
-from .queue_seams import UNREACHABLE
+from .seams import UNREACHABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .queue_state import QueueState
+    from .state import QueueState
 
 SWEEP_ENTRIES: Final = 256
 """Entries are looked through for dead ones when so many, and twice what lived, came since."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .queue_state import Range
+    from .state import Range
 
 
 def to_ranges(sequences: Iterable[int]) -> list[Range]:

@@ -1,0 +1,110 @@
+"""Consuming and getting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leveret.amqp import errors, spec
+from leveret.amqp.delivery import DeliverEncoder
+from leveret.broker import arguments
+from leveret.broker.channels.entries import ConsumerEntry
+from leveret.broker.messages import (
+    Attach,
+    Cancel,
+    ExclusiveUse,
+    Get,
+    LocalConsumer,
+    QueueGone,
+)
+
+from .asking import ask, ask_queue, find
+from .naming import (
+    check,
+    check_owner,
+    make_consumer_tag,
+    no_queue,
+    queue_name,
+    queue_named,
+)
+
+if TYPE_CHECKING:
+    from leveret.amqp.method import Method
+    from leveret.broker.channels.channel import Channel
+
+
+async def consume(channel: Channel, method: spec.BasicConsume) -> Method | None:
+    """basic.consume."""
+    connection = channel.connection
+    name = queue_name(channel, method.queue)
+    check(channel, "queue", name, "read")
+    tag = method.consumer_tag
+    if tag in channel.consumers:
+        raise errors.not_allowed(f"attempt to reuse consumer tag '{tag}'")
+    queue = await find(channel, lambda: queue_named(channel, name), no_queue(channel, name))
+    check_owner(channel, queue)
+    if not tag:
+        tag = make_consumer_tag(channel)
+    priority = method.arguments.get("x-priority", 0)
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise errors.precondition_failed(
+            f"invalid arg 'x-priority' for queue '{name}' in vhost '{connection.vhost}': "
+            f'"expected integer, got {arguments.wire_type(priority)}"'
+        )
+    consumer = LocalConsumer(
+        number=connection.services.directory.next_consumer_number(),
+        connection=connection.ref,
+        channel=channel.number,
+        tag=tag,
+        no_ack=method.no_ack,
+        exclusive=method.exclusive,
+        prefetch=channel.prefetch_of(channel.prefetch),
+        priority=int(priority),
+    )
+    entry = ConsumerEntry(
+        queue.uid, consumer, DeliverEncoder(channel.number, tag), channel.prefetch
+    )
+    channel.consumers[tag] = entry
+    try:
+        await ask_queue(channel, queue, Attach(consumer))
+    except ExclusiveUse:
+        channel.forget_consumer(tag)
+        raise errors.access_refused(
+            f"queue '{name}' in vhost '{connection.vhost}' in exclusive use"
+        ) from None
+    except QueueGone:
+        channel.forget_consumer(tag)
+        raise no_queue(channel, name) from None
+    if method.nowait:
+        channel.consumer_ready(tag)
+        return None
+    return spec.BasicConsumeOk(consumer_tag=tag)
+
+
+async def cancel(channel: Channel, method: spec.BasicCancel) -> Method | None:
+    """basic.cancel."""
+    entry = channel.consumers.get(method.consumer_tag)
+    if entry is not None:
+        queue = channel.connection.services.catalog.model.queue_by_uid(entry.uid)
+        if queue is not None:
+            await ask(channel, queue, Cancel(entry.consumer))
+    if method.nowait:
+        channel.forget_consumer(method.consumer_tag)
+        return None
+    return spec.BasicCancelOk(consumer_tag=method.consumer_tag)
+
+
+async def get(channel: Channel, method: spec.BasicGet) -> Method | None:
+    """basic.get."""
+    name = queue_name(channel, method.queue)
+    check(channel, "queue", name, "read")
+    queue = queue_named(channel, name)
+    if queue is None:
+        queue = await find(channel, lambda: queue_named(channel, name), no_queue(channel, name))
+    check_owner(channel, queue)
+    entry = channel.holder(queue.uid, no_ack=method.no_ack)
+    got = await ask(channel, queue, Get(entry.consumer))
+    if got is None:
+        return spec.BasicGetEmpty()
+    if not channel.is_closed:  # else the message is on its way back
+        channel.write_got(entry, got)
+    return None

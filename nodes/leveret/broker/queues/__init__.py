@@ -1,0 +1,1 @@
+"""A queue: its replicated state, the machine that changes it, and the actor that leads it."""
