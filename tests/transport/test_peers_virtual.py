@@ -240,7 +240,7 @@ async def test_strangers_beyond_the_limit_are_closed_at_once(
         nursery.cancel_scope.cancel()
 
 
-async def test_dialling_backs_off_with_jitter_to_two_seconds_and_says_so_once(
+async def test_dialling_backs_off_with_jitter_to_half_a_second_and_says_so_once(
     autojump_clock: MockClock, net: Net, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -252,12 +252,47 @@ async def test_dialling_backs_off_with_jitter_to_two_seconds_and_says_so_once(
 
     times = [at for _, at in net.dials]
     waits = [after - before for before, after in itertools.pairwise(times)]
-    limits = [min(2.0, 0.05 * 2**n) for n in range(len(waits))]
+    limits = [min(0.5, 0.05 * 2**n) for n in range(len(waits))]
     assert all(
         max(0.05, most / 2) <= wait <= most for wait, most in zip(waits, limits, strict=True)
     )
     assert len({round(wait, 6) for wait in waits[8:]}) > 10
     assert ["node not reached, dialling on"] == [r.message for r in caplog.records]
+
+
+async def test_a_node_that_was_down_for_long_is_linked_within_half_a_second_of_its_start(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        place = ANYWHERE._replace(port=9)
+        second = Node(identity(2), members=MEMBERS | {ONE: place})
+        await start(nursery, second)
+        await trio.sleep(600)
+        since = trio.current_time()
+        first = Node(identity(1), listen=place)
+        await start(nursery, first)
+        await first.heard("up", TWO)
+
+        assert trio.current_time() - since <= 0.5
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_was_cut_off_is_linked_soon_after_the_cut_is_mended(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        first, second = await pair(nursery)
+        net.vanishing.add(first.address.port)
+        net.cut()
+        await second.heard("down", ONE)
+        await trio.sleep(600)
+        since = trio.current_time()
+        # Whatever attempt is under way has lost its packets, and will not hear of it.
+        net.vanishing.clear()
+        await first.heard("up", TWO, times=2)
+
+        assert trio.current_time() - since <= 2.5
+        nursery.cancel_scope.cancel()
 
 
 async def test_nothing_is_said_to_a_peer_off_loopback_without_tls(
@@ -312,7 +347,7 @@ async def test_another_address_is_dialled_at_once_and_what_goes_wrong_there_is_n
     async with trio.open_nursery() as nursery:
         second = Node(identity(2), members={ONE: ANYWHERE._replace(port=9)})
         await start(nursery, second)
-        await trio.sleep(60)  # the next attempts are up to two seconds apart
+        await trio.sleep(60)  # the next attempts are up to half a second apart
         second.peers.add_peer(ONE, ANYWHERE._replace(port=8))
         await wait_all_tasks_blocked()
 

@@ -74,6 +74,8 @@ class Socket(trio.socket.SocketType):
     async def connect(self, address: tuple[str, int]) -> None:
         self._net.dials.append((address[1], trio.current_time()))
         await trio.lowlevel.checkpoint()
+        if address[1] in self._net.vanishing:
+            await trio.sleep_forever()
         listener = self._net.listeners.get((address[0], address[1]))
         if listener is None or listener._backlog is None:
             raise ConnectionRefusedError(111, "Connection refused")
@@ -136,6 +138,7 @@ class Net(trio.abc.SocketFactory):
         self.listeners: dict[tuple[str, int], Socket] = {}
         self.connections: list[tuple[Socket, Socket]] = []  # (dialler, acceptor), oldest first
         self.dials: list[tuple[int, float]] = []  # (port, time)
+        self.vanishing: set[int] = set()  # ports where nothing answers what is dialled now
         self.free_ports = itertools.count(20000)
         trio.socket.set_custom_socket_factory(self)
 

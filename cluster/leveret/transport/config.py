@@ -24,8 +24,16 @@ class TransportConfig:
     hello_max_bytes: int = 4 * KIB
     """A stranger's frame above it is refused unread, so that nobody fills memory before login."""
 
+    connect_timeout_s: float = 2.0
+    """For a member to take a connection; after it another attempt begins.
+
+    A packet that got lost is sent again after 1 s, then 2 and 4 s later: an attempt that began in
+    a partition and was let go on would not notice its end for seconds.
+    """
+
     handshake_timeout_s: float = 5.0
-    """For connecting, and again for TLS and the hellos; after it the connection is closed."""
+    """For TLS and the hellos, and for connecting where nobody tries again; after it the connection
+    is closed."""
 
     handshakes_max: int = 64
     """Strangers at once; further connections are closed at accept. A real peer dials again."""
@@ -53,8 +61,12 @@ class TransportConfig:
     """
 
     retry_min_s: float = 0.05
-    retry_max_s: float = 2.0
-    """Dialling again waits between these, doubling, with jitter."""
+    retry_max_s: float = 0.5
+    """Dialling again waits between these, doubling, with jitter.
+
+    Only one of two nodes dials. So a node that has just started waits for the others to do it, and
+    serves no client before; while it is down an attempt costs two packets.
+    """
 
     receive_bytes: int = 256 * KIB
     """The most that one `recv` takes: some hundred small messages or four bodies of 64 KiB."""
@@ -65,6 +77,7 @@ class TransportConfig:
         assert self.frame_max_bytes + self.queue_congested_bytes <= self.queue_limit_bytes
         assert 0 < 2 * self.ping_idle_s <= self.silence_s
         assert 0 < self.retry_min_s <= self.retry_max_s
+        assert self.connect_timeout_s > 0
         assert self.handshake_timeout_s > 0
         assert self.handshakes_max > 0
         assert self.join_timeout_s > 0

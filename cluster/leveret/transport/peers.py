@@ -243,7 +243,7 @@ class Peers:
     async def _dial(self, node: NodeId) -> Link | None:
         address, notice = self._members[node], f"dial {node}"
         try:
-            with trio.fail_after(self._config.handshake_timeout_s):
+            with trio.fail_after(self._config.connect_timeout_s):
                 socket = await connect(address, self._sockets)
         except (OSError, trio.TooSlowError) as error:
             reason = describe(error) if isinstance(error, OSError) else "no answer"
