@@ -6,15 +6,15 @@ The simulator puts its own disk behind the same three protocols.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
+from leveret.storage.descriptors import Descriptors
 from leveret.storage.errors import FolderInUse, SyncFailed
 from leveret.storage.syncers import Syncer, pick_syncer
 
@@ -127,31 +127,35 @@ class RealDisk:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_fd = _lock(self._folder / _LOCK)
         self._syncer = syncer if syncer is not None else pick_syncer(str(self._folder))
+        self._descriptors = Descriptors()
 
     def append_file(self, name: str, *, preallocate_bytes: int = 0) -> AppendFile:
         path = self._path(name)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = self._descriptors.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            return _RealAppendFile(fd, path, self._syncer, size=os.fstat(fd).st_size)
+            fd = self._descriptors.open(path, os.O_RDWR)
+            return _RealAppendFile(
+                fd, path, self._syncer, self._descriptors, size=os.fstat(fd).st_size
+            )
         if preallocate_bytes:
             try:
                 _preallocate(fd, preallocate_bytes)
             except OSError:
-                os.close(fd)
+                self._descriptors.close(fd)
                 os.unlink(path)
                 raise
-        return _RealAppendFile(fd, path, self._syncer, size=0)
+        return _RealAppendFile(fd, path, self._syncer, self._descriptors, size=0)
 
     def read_file(self, name: str) -> ReadFile:
-        return _RealReadFile(os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC))
+        fd = self._descriptors.open(self._folder / name, os.O_RDONLY)
+        return _RealReadFile(fd, self._descriptors)
 
     async def write_aside(self, name: str, buffers: Sequence[bytes]) -> None:
         path = self._path(name)
         temporary = path.with_name(path.name + TEMPORARY)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        with _closing(os.open(temporary, flags, 0o600)) as fd:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with self._descriptors.opened(temporary, flags, 0o600) as fd:
             offset = 0
             for buffer in buffers:
                 view = memoryview(buffer)
@@ -163,11 +167,12 @@ class RealDisk:
                     await trio.lowlevel.checkpoint()
             await _sync(self._syncer, fd, temporary)
         os.rename(temporary, path)
-        await _sync_folder(self._syncer, path.parent)
+        await _sync_folder(self._syncer, self._descriptors, path.parent)
 
     def list(self, folder: str) -> Sequence[str]:
         try:
-            return sorted(os.listdir(self._folder / folder))
+            with self._descriptors.one_free():
+                return sorted(os.listdir(self._folder / folder))
         except FileNotFoundError:
             return []
 
@@ -184,6 +189,7 @@ class RealDisk:
     def close(self) -> None:
         """Let go of the folder and of the syncer."""
         self._syncer.close()
+        self._descriptors.close_all()
         os.close(self._lock_fd)
 
     def _path(self, name: str) -> Path:
@@ -191,16 +197,19 @@ class RealDisk:
         if not path.parent.is_dir():
             path.parent.mkdir(mode=0o700)
             # Once in a folder's life, so in line.
-            with _closing(os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+            with self._descriptors.opened(self._folder, os.O_RDONLY) as fd:
                 os.fsync(fd)
         return path
 
 
 class _RealAppendFile:
-    def __init__(self, fd: int, path: Path, syncer: Syncer, *, size: int) -> None:
+    def __init__(
+        self, fd: int, path: Path, syncer: Syncer, descriptors: Descriptors, *, size: int
+    ) -> None:
         self._fd = fd
         self._path = path
         self._syncer = syncer
+        self._descriptors = descriptors
         self._size = size
         # Also when continuing: whoever created it may have died before the folder was synced.
         self._is_name_durable = False
@@ -215,7 +224,7 @@ class _RealAppendFile:
     async def sync(self) -> None:
         await _sync(self._syncer, self._fd, self._path)
         if not self._is_name_durable:
-            await _sync_folder(self._syncer, self._path.parent)
+            await _sync_folder(self._syncer, self._descriptors, self._path.parent)
             self._is_name_durable = True
 
     def write_again(self, offset: int, data: bytes) -> None:
@@ -226,12 +235,13 @@ class _RealAppendFile:
         self._size = size
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._descriptors.close(self._fd)
 
 
 class _RealReadFile:
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, descriptors: Descriptors) -> None:
         self._fd = fd
+        self._descriptors = descriptors
 
     def read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._fd, size, offset)
@@ -244,7 +254,7 @@ class _RealReadFile:
         return data
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._descriptors.close(self._fd)
 
 
 def _write_all(fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
@@ -271,8 +281,8 @@ async def _sync(syncer: Syncer, fd: int, path: Path, *, whole: bool = False) -> 
         raise SyncFailed(f"{path}: {error}") from error
 
 
-async def _sync_folder(syncer: Syncer, folder: Path) -> None:
-    with _closing(os.open(folder, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+async def _sync_folder(syncer: Syncer, descriptors: Descriptors, folder: Path) -> None:
+    with descriptors.opened(folder, os.O_RDONLY) as fd:
         await _sync(syncer, fd, folder, whole=True)
 
 
@@ -293,11 +303,3 @@ def _lock(path: Path) -> int:
         os.close(fd)
         raise FolderInUse(f"{path.parent} is used by another process") from error
     return fd
-
-
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -155,7 +155,8 @@ class Listener:
                         return  # likewise, while the last client was being taken
                     if error.errno not in _SCARCE:
                         continue  # the client left before we took it
-                    log.exception("cannot accept a client", extra={"error": str(error)})
+                    reason = error.strerror  # its stack would say no more
+                    log.error("cannot accept a client", extra={"error": reason})  # noqa: TRY400
                     await trio.sleep(ACCEPT_PAUSE_S)
                     continue
                 config = self._config

@@ -1,0 +1,76 @@
+"""Files are opened although clients hold every descriptor that the process may have."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from leveret.storage.disk import RealDisk
+
+
+def open_now() -> list[int]:
+    return [int(entry.name) for entry in Path("/dev/fd").iterdir()]
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let this process open none, whoever asks; it is checked that it cannot."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_now()) + 1, before[1]))
+    taken: list[int] = []
+    try:
+        with pytest.raises(OSError, match="Too many open files") as failed:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        assert errno.EMFILE == failed.value.errno
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in taken:
+            os.close(fd)
+
+
+async def test_files_are_opened_written_and_synced_with_no_descriptor_left(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    old = disk.append_file("log/1")
+    await old.sync()  # the syncer's threads are there
+    with no_descriptor_left():
+        new = disk.append_file("log/2", preallocate_bytes=100)
+        new.write([b"kept"])
+        await new.sync()
+        await disk.write_aside("vote", [b"7"])
+        read = disk.read_file("log/2")
+
+        assert b"kept" == read.read(0, 4)
+        assert ["1", "2"] == disk.list("log")
+        for file in (old, new, read):
+            file.close()
+    disk.close()
+
+
+async def test_what_is_closed_is_held_back_for_the_next_file_again(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    disk.append_file("log/0").close()
+    with no_descriptor_left():
+        for number in range(1, 100):
+            disk.append_file(f"log/{number}").close()
+
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open(os.devnull, os.O_RDONLY)
+        assert 100 == len(disk.list("log"))
+    disk.close()
+
+
+async def test_a_closed_disk_holds_nothing_back(tmp_path: Path) -> None:
+    before = len(open_now())
+    disk = RealDisk(tmp_path)
+    disk.append_file("log/1").close()
+    disk.close()
+
+    assert before == len(open_now())
