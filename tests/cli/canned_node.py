@@ -106,6 +106,7 @@ def node_status(**fields: object) -> NodeStatus:
         "linked": [],
         "alarms": [],
         "memory_bytes": 64_000_000,
+        "memory_limit_bytes": 4_000_000_000,
         "disk_free_bytes": 5_000_000_000,
         "disk_free_limit_bytes": 50_000_000,
         "connections": 3,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 
 import pytest
 import trio
 import trio.testing
 
-from leveret.node.alarms import LOOK_S, Alarms
+from leveret.node.alarms import GIVE_BACK_S, LOOK_S, Alarms
 from leveret.node.majority import Majority
+from leveret.node.memory import MemoryWatch
+from leveret.node.units import Watermark
 from leveret.storage import Disk, Journal
 from leveret.transport import NodeId, Peers
+
+T = TypeVar("T")
 
 LIMIT_BYTES = 1000
 
@@ -53,11 +57,32 @@ class FakePeers:
         self.link_down = handler
 
 
+class FakeMemory:
+    """Of 1,000 bytes."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.given_back = 0
+
+    def used_bytes(self) -> int:
+        return self.used
+
+    def total_bytes(self) -> int:
+        return 1000
+
+    def give_back(self) -> None:
+        self.given_back += 1
+
+
 class FakeMajority:
     lost = False
 
     def is_lost(self) -> bool:
         return self.lost
+
+
+async def at_once(work: Callable[[], T], *, limiter: object = None) -> T:
+    return work()
 
 
 class Lab:
@@ -66,6 +91,7 @@ class Lab:
     def __init__(self) -> None:
         self.disk, self.journal, self.peers = FakeDisk(), FakeJournal(), FakePeers()
         self.majority = FakeMajority()
+        self.memory = FakeMemory()
         self.told: list[str | None] = []
         self.alarms = Alarms(
             cast("Disk", self.disk),
@@ -73,7 +99,9 @@ class Lab:
             cast("Peers", self.peers),
             node=NodeId(1),
             free_limit_bytes=LIMIT_BYTES,
+            memory=MemoryWatch(self.memory, Watermark(fraction=0.6)),
             majority=cast("Majority", self.majority),
+            in_thread=at_once,
             changed=self.told.append,
         )
 
@@ -95,19 +123,19 @@ async def test_a_disk_that_is_low_is_told_to_publishers_and_to_the_other_nodes(
     lab.disk.free = LIMIT_BYTES - 1
     await looked()
     assert lab.told == ["low on disk"]
-    assert lab.peers.told == [(2, True), (3, True)]
+    assert lab.peers.told == [(2, ["low on disk"]), (3, ["low on disk"])]
     assert lab.alarms.texts() == ["low on disk on node 1"]
 
     lab.disk.free = LIMIT_BYTES
     await looked()
     assert lab.told == ["low on disk", None]
-    assert lab.peers.told[2:] == [(2, False), (3, False)]
+    assert lab.peers.told[2:] == [(2, []), (3, [])]
 
 
 async def test_a_disk_that_is_low_elsewhere_counts_until_that_link_breaks(lab: Lab) -> None:
-    lab.peers.says(2, True)
+    lab.peers.says(2, ("low on disk",))
     assert lab.told == ["low on disk"]
-    assert not lab.alarms.is_low
+    assert not lab.alarms.is_disk_low
 
     lab.peers.link_down(2)
     assert lab.told == ["low on disk", None]
@@ -133,10 +161,10 @@ async def test_publishers_go_on_when_the_last_reason_is_gone(
 ) -> None:
     lab.majority.lost = True
     await looked()
-    lab.peers.says(2, True)
+    lab.peers.says(2, ("low on disk",))
     lab.majority.lost = False
     await looked()
-    lab.peers.says(2, False)
+    lab.peers.says(2, ())
 
     assert lab.told == [
         "no majority of the cluster's nodes",
@@ -144,3 +172,59 @@ async def test_publishers_go_on_when_the_last_reason_is_gone(
         "low on disk",
         None,
     ]
+
+
+async def test_memory_above_the_watermark_is_told_to_publishers_and_to_the_other_nodes(
+    lab: Lab, autojump_clock: trio.testing.MockClock
+) -> None:
+    lab.memory.used = 601
+    await looked()
+    assert lab.told == ["low on memory"]
+    assert lab.peers.told == [(2, ["low on memory"]), (3, ["low on memory"])]
+    assert lab.alarms.texts() == ["low on memory on node 1"]
+
+    lab.memory.used = 600
+    await looked()
+    assert lab.told == ["low on memory", None]
+
+
+async def test_publishers_are_told_of_memory_and_disk_in_rabbitmqs_words(lab: Lab) -> None:
+    lab.peers.says(2, ("low on disk",))
+    lab.peers.says(3, ("low on memory",))
+    lab.peers.says(2, ())
+    lab.peers.says(3, ())
+
+    assert lab.told == ["low on disk", "low on memory & disk", "low on memory", None]
+
+
+async def test_publishers_go_on_when_all_nodes_have_memory_again(lab: Lab) -> None:
+    lab.peers.says(2, ("low on memory",))
+    lab.peers.says(3, ("low on memory",))
+    lab.peers.says(2, ())
+    assert lab.told == ["low on memory"]
+
+    lab.peers.link_down(3)
+    assert lab.told == ["low on memory", None]
+
+
+async def test_another_watermark_holds_at_once(lab: Lab) -> None:
+    lab.memory.used = 500
+    lab.alarms.set_memory_watermark(Watermark(size_bytes=499))
+    assert lab.told == ["low on memory"]
+    assert lab.alarms.memory_limit_bytes == 499
+
+    lab.alarms.set_memory_watermark(Watermark(fraction=0.5))
+    assert lab.told == ["low on memory", None]
+
+
+async def test_while_memory_is_low_what_is_free_inside_the_process_is_given_back(
+    lab: Lab, autojump_clock: trio.testing.MockClock
+) -> None:
+    await looked()
+    assert 0 == lab.memory.given_back
+
+    lab.memory.used = 601
+    await looked()
+    assert 1 == lab.memory.given_back
+    await trio.sleep(GIVE_BACK_S)
+    assert 2 == lab.memory.given_back

@@ -11,21 +11,29 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LOW_ON_MEMORY: Final = "low on memory"
 LOW_ON_DISK: Final = "low on disk"
 NO_MAJORITY: Final = "no majority of the cluster's nodes"
 """The node is cut off: other nodes may serve publishers."""
 
 _AND: Final = " & "
+_LOW_ON: Final = "low on "
 
 
 def text_of(reasons: Iterable[str]) -> str | None:
-    """The text for reasons that hold at once; None if there is none.
+    """The text for reasons that hold at once, in their order; None if there is none.
 
     Example:
+        >>> text_of([LOW_ON_MEMORY, LOW_ON_DISK])
+        'low on memory & disk'
         >>> text_of([LOW_ON_DISK, NO_MAJORITY])
         "low on disk & no majority of the cluster's nodes"
     """
-    return _AND.join(reasons) or None
+    words: list[str] = []
+    for reason in reasons:
+        follows = words and words[-1].startswith(_LOW_ON) and reason.startswith(_LOW_ON)
+        words.append(reason.removeprefix(_LOW_ON) if follows else reason)
+    return _AND.join(words) or None
 
 
 def is_cut_off(text: str | None) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from leveret.cli.ask import ask_once
+from leveret.cli.ctl_alarms import VERBS as ALARM_VERBS
 from leveret.cli.ctl_cluster import cluster
 from leveret.cli.ctl_definitions import VERBS as DEFINITION_VERBS
 from leveret.cli.ctl_lists import VERBS as LIST_VERBS
@@ -62,5 +63,5 @@ def status(*, data_dir: Path | None, node_name: str | None, as_json: bool) -> No
 
 
 ctl.add_command(cluster)
-for verb in (*LIST_VERBS, *USER_VERBS, *DEFINITION_VERBS):
+for verb in (*LIST_VERBS, *USER_VERBS, *DEFINITION_VERBS, *ALARM_VERBS):
     ctl.add_command(verb)

@@ -46,7 +46,7 @@ def node_table(status: NodeStatus) -> None:
         ("linked to", _numbers(status.linked)),
         ("leads groups", _numbers(led)),
         ("alarms", Text(", ".join(status.alarms), style="red") if status.alarms else "none"),
-        ("memory", "unknown" if status.memory_bytes is None else bytes_text(status.memory_bytes)),
+        ("memory", _memory(status)),
         ("disk", f"{bytes_text(status.disk_free_bytes)} free"),
         ("disk alarm", f"below {bytes_text(status.disk_free_limit_bytes)} free"),
         ("connections", count_text(status.connections)),
@@ -113,6 +113,15 @@ def rebalanced_table(rebalanced: Rebalanced) -> None:
         console.print(Text(f"group {stay.group}: {stay.text}", style="yellow"))
     leads = ", ".join(f"node {node} {count}" for node, count in rebalanced.leads.items())
     console.print(f"groups led: {leads}")
+
+
+def _memory(status: NodeStatus) -> str:
+    if status.memory_bytes is None:
+        return "unknown"
+    used = bytes_text(status.memory_bytes)
+    if status.memory_limit_bytes is None:
+        return used
+    return f"{used}; alarm above {bytes_text(status.memory_limit_bytes)}"
 
 
 def _state(node: NodeSeen) -> Text:

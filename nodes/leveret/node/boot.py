@@ -66,6 +66,7 @@ from .introductions import Introductions
 from .lost_nodes import LostNodes
 from .majority import Majority
 from .membership import become_member, provide_credentials, renew_incarnation, settled
+from .memory import MemoryWatch
 from .outside import REAL
 from .roster import Desired, Roster
 from .space import give_space_back
@@ -349,6 +350,7 @@ async def _run(
                 peers,
                 node=node,
                 free_limit_bytes=config.storage.disk_free_limit_bytes,
+                memory=MemoryWatch(outside.memory, config.node.memory_watermark),
                 majority=Majority(
                     node=node,
                     links=peers,
@@ -356,6 +358,7 @@ async def _run(
                     voters=lambda: replicas.groups[0].configuration.voters,
                     timeout_s=_majority_timeout_s(config),
                 ),
+                in_thread=outside.in_thread,
                 changed=listener.block,
             )
             parts = NodeParts(
@@ -403,7 +406,7 @@ async def _run(
             if outside.has_control_socket:
                 await ground.start(ControlServer(config.node.data_dir, controls).run)
             ground.start_soon(
-                partial(give_space_back, journal, replicas, is_low=lambda: alarms.is_low)
+                partial(give_space_back, journal, replicas, is_low=lambda: alarms.is_disk_low)
             )
 
             async def begin() -> bool:

@@ -28,8 +28,10 @@ from leveret.node.units import (
     SIZE,
     TEXT,
     TOKEN,
+    WATERMARK,
     WHOLE_SECONDS,
     Member,
+    Watermark,
 )
 from leveret.transport.identity import Address
 
@@ -97,6 +99,14 @@ class NodeSection:
         "JSON file of definitions in RabbitMQ's format (users, virtual hosts, permissions,"
         " exchanges, queues, bindings),"
         " merged at each start; one node of a cluster needs it.",
+    )
+    memory_watermark: Watermark = setting(
+        Watermark(fraction=0.6),
+        WATERMARK,
+        "Resident memory that this node may use: a fraction of the machine's (of the control"
+        " group's, where that has a limit), or a size. Linux only.",
+        at_limit="Publishers of all nodes are held back (connection.blocked) until it uses less;"
+        " consumers go on.",
     )
     lost_after_s: float = setting(
         5.0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -17,6 +17,8 @@ import trio
 
 from leveret.broker.access import hash_password
 from leveret.storage import Disk, KernelSyncer, RealDisk, ThreadSyncer, pick_syncer
+
+from .memory import Memory, UnknownMemory, real_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,7 @@ class Outside:
     tune_memory: called once, when all that lives as long as the node is there.
     client_sockets, peer_sockets: where those for clients and for other nodes come from.
     hash_password: makes the record of a password and a salt, in `in_thread`.
+    memory: of the node's process.
     has_control_socket: whether an operator can reach the node through its data folder.
     """
 
@@ -63,6 +66,7 @@ class Outside:
     client_sockets: Sockets = trio.socket
     peer_sockets: Sockets = trio.socket
     hash_password: Callable[[bytes, bytes], PasswordHash] = hash_password
+    memory: Memory = field(default_factory=UnknownMemory)
     has_control_socket: bool = False
 
 
@@ -104,6 +108,7 @@ REAL: Final = Outside(
     secret_bytes=secrets.token_bytes,
     in_thread=_in_thread,
     tune_memory=_tune_garbage_collection,
+    memory=real_memory(),
     has_control_socket=True,
 )
 """The machine itself."""

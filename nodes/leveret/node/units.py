@@ -43,6 +43,19 @@ class Member(NamedTuple):
         return f"{self.id}@{self.address}"
 
 
+class Watermark(NamedTuple):
+    """How much memory may be used: a fraction of what there is, or so many bytes."""
+
+    fraction: float | None = None
+    size_bytes: int | None = None
+
+    def of(self, total_bytes: int | None) -> int | None:
+        """Return the limit in bytes where there is so much memory; None if nobody can say."""
+        if self.fraction is None or total_bytes is None:
+            return self.size_bytes
+        return int(self.fraction * total_bytes)
+
+
 @dataclass(frozen=True)
 class Kind(Generic[T]):
     """A type of configuration value.
@@ -107,6 +120,23 @@ def _show_size(size: int) -> str:
             if size % _SIZES[unit.lower()] == 0:
                 return f"{size // _SIZES[unit.lower()]}{unit}"
     return str(size)
+
+
+def _watermark(raw: object) -> Watermark:
+    expected = 'expected a fraction of the memory, such as 0.6, or a size, such as "2GiB"'
+    number, unit = _quantity(raw, expected)
+    if not unit and number <= 1:
+        return Watermark(fraction=float(number))
+    try:
+        return Watermark(size_bytes=_size(raw))
+    except ValueError:
+        raise ValueError(expected) from None
+
+
+def _show_watermark(watermark: Watermark) -> str:
+    if watermark.fraction is not None:
+        return f"{watermark.fraction:g}"
+    return _show_size(watermark.size_bytes or 0)
 
 
 def _seconds(raw: object) -> float:
@@ -230,6 +260,7 @@ INTEGER = Kind("number", _integer, str)
 BOOLEAN = Kind("true or false", _boolean, lambda value: str(value).lower())
 SIZE = Kind("size", _size, _show_size)
 SECONDS = Kind("duration", _seconds, _show_seconds)
+WATERMARK = Kind("fraction or size", _watermark, _show_watermark)
 WHOLE_SECONDS = Kind("duration, whole seconds", _whole_seconds, _show_seconds)
 ADDRESS = Kind("host:port", _address, str)
 ADDRESS_OR_NONE: Kind[Address | None] = Kind(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,7 +39,8 @@ async def status(parts: NodeParts, _: NoArguments) -> NodeStatus:
         peers=str(endpoints.peers) if endpoints.peers else None,
         linked=sorted(parts.peers.up),
         alarms=parts.alarms.texts(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=parts.alarms.memory_bytes,
+        memory_limit_bytes=parts.alarms.memory_limit_bytes,
         disk_free_bytes=parts.disk.free_bytes(),
         disk_free_limit_bytes=config.storage.disk_free_limit_bytes,
         connections=parts.listener.connections,
@@ -71,11 +70,3 @@ def _group(status: GroupStatus) -> GroupHere:
         voters=sorted(status.voters),
         learners=sorted(status.learners),
     )
-
-
-def _memory_bytes() -> int | None:
-    """Return the resident memory of this process; None where the system does not tell it so."""
-    if sys.platform != "linux":
-        return None
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -77,6 +77,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     linked: list[int]
     alarms: list[str]
     memory_bytes: int | None
+    memory_limit_bytes: int | None
     disk_free_bytes: int
     disk_free_limit_bytes: int
     connections: int

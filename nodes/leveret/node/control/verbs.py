@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .alarms import add_alarm_verbs
 from .clients import add_client_verbs
 from .cluster_status import cluster_status
 from .controls import Controls, NoArguments
@@ -46,6 +47,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     add_definition_verbs(controls, parts)
     add_entity_verbs(controls, parts, admin)
     add_client_verbs(controls, parts, admin)
+    add_alarm_verbs(controls, parts)
     # What nodes ask each other, so that an operator may ask any.
     controls.add("node transfer", MoveArguments, partial(transfer_here, parts))
     controls.add("node prefer", PreferArguments, partial(prefer_here, parts))
