@@ -13,10 +13,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import amqp
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
+from tests.conformance.bench import Bench
 from tests.support import nodes
 from tests.support.wire import CLIENT_PROPERTIES, Wire
 
@@ -61,6 +63,19 @@ class Broker:
         for name, value in changes.items():
             setattr(parameters, name, value)
         return pika.BlockingConnection(parameters)
+
+    def connect_amqp(self) -> amqp.Connection:
+        """Open a py-amqp connection."""
+        connection = amqp.Connection(
+            f"{self.host}:{self.port}",
+            self.user,
+            self.password,
+            virtual_host=self.vhost,
+            connect_timeout=10,
+            read_timeout=15,
+        )
+        connection.connect()
+        return connection
 
     def wire(self, *, timeout_s: float = 15.0) -> Wire:
         """Open a bare socket to the broker, without a handshake."""
@@ -152,6 +167,13 @@ def name(broker: Broker) -> Iterator[Callable[[], str]]:
                 # An exclusive queue whose connection is still open goes with that one.
                 channel = connection.channel()
         connection.close()
+
+
+@pytest.fixture
+def bench(broker: Broker) -> Iterator[Bench]:
+    made = Bench(broker.connect_amqp, broker.vhost, broker.user)
+    yield made
+    made.clean_up()
 
 
 @pytest.fixture(params=[True, False], ids=["durable", "transient"])

@@ -323,20 +323,6 @@ def test_one_consumer_at_a_time_gets_messages(
     assert got == [("1", b"0"), ("1", b"1"), ("1", b"2"), ("2", b"z")]
 
 
-def test_a_single_active_consumer_cannot_be_exclusive(
-    channel: BlockingChannel, declare: Declare
-) -> None:
-    """consuming: single active consumer and exclusive."""
-    queue = declare(single_active_consumer=True)
-
-    with pytest.raises(pika.exceptions.ChannelClosedByBroker) as caught:
-        channel.basic_consume(queue, lambda *_: None, exclusive=True)
-
-    assert caught.value.reply_code == 403
-    assert f"queue '{queue}' in vhost" in caught.value.reply_text
-    assert "in exclusive use" in caught.value.reply_text
-
-
 def wait_for(connection: pika.BlockingConnection, is_true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not is_true():
@@ -599,15 +585,3 @@ def test_cc_and_bcc_are_routed_too(channel: BlockingChannel, declare: Declare) -
         assert method.routing_key == queues[0]
         assert properties.headers == {"CC": [queues[1], queues[0]], "own": "x"}
         assert get(channel, queue) is None
-
-
-def test_a_cc_that_is_no_list_is_refused(channel: BlockingChannel, declare: Declare) -> None:
-    """exchanges: CC must be an array."""
-    queue = declare()
-    publish(channel, queue, headers={"CC": "text"})
-
-    with pytest.raises(pika.exceptions.ChannelClosedByBroker) as caught:
-        channel.queue_declare(queue, passive=True)
-
-    assert caught.value.reply_code == 406
-    assert 'invalid message: {unacceptable_type_in_header,"CC",longstr}' in caught.value.reply_text

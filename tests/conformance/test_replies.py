@@ -185,15 +185,6 @@ def test_a_request_to_no_exchange_is_refused_for_that(
     assert expected == channel_error(connection, channel)
 
 
-def test_a_reply_consumer_takes_no_acknowledgements(channel: BlockingChannel) -> None:
-    """consuming: no-ack."""
-    with pytest.raises(ChannelClosedByBroker) as refused:
-        channel.basic_consume(REPLY_QUEUE, lambda *_: None)
-
-    expected = (406, "PRECONDITION_FAILED - reply consumer cannot acknowledge")
-    assert expected == refused.value.args
-
-
 def test_a_channel_has_one_reply_consumer(channel: BlockingChannel) -> None:
     """consuming: twice."""
     channel.basic_consume(REPLY_QUEUE, lambda *_: None, auto_ack=True)

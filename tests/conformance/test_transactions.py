@@ -193,10 +193,8 @@ def test_pika_a_channel_that_closes_takes_its_transaction_with_it(
 @pytest.mark.parametrize(
     ("steps", "text"),
     [
-        (("tx_commit",), "channel is not transactional"),
         (("tx_rollback",), "channel is not transactional"),
         (("confirm_delivery", "tx_select"), "cannot switch from confirm to tx mode"),
-        (("tx_select", "confirm_delivery"), "cannot switch from tx to confirm mode"),
     ],
 )
 def test_pika_what_does_not_go_together_closes_the_channel(
