@@ -60,6 +60,10 @@ class Group:
         self._pending.append((command, done))
         self._work.set()
 
+    @property
+    def applied_index(self) -> int:
+        return len(self.entries)
+
     def barrier(self, done: Callable[[], None]) -> None:
         self.submit(b"", lambda _: done())
 
@@ -227,8 +231,8 @@ class Lab:
         machine, shard_machine = CatalogMachine(), ShardMachine()
         self.shard_machine = shard_machine
         self.catalog_group, self.shard_group = Group(machine), Group(shard_machine)
-        self.catalog = Catalog(self.catalog_group, machine)
         self.links = Links()
+        self.catalog = Catalog(self.catalog_group, machine, self.links)
         self.spawner = Spawner(supervisor)
         self.timers = Timers()
         self.directory = Directory(

@@ -10,6 +10,8 @@ from leveret.amqp.events import ContentReceived
 from leveret.amqp.method import Method
 from leveret.broker.channels.operations.asking import WITHIN_S
 from leveret.catalog.commands import DeleteQueue
+from leveret.catalog.everywhere import CHANNEL
+from leveret.transport import NodeId
 from tests.broker.node_lab import Client, Lab, lab
 from tests.broker.test_connection import declared
 
@@ -137,3 +139,33 @@ async def test_a_client_hears_why_nothing_can_be_declared(
         assert isinstance(closed, spec.ConnectionClose)
         assert (506, NO_MAJORITY) == (closed.reply_code, closed.reply_text)
         assert (asked.CLASS_ID, asked.METHOD_ID) == (closed.class_id, closed.method_id)
+
+
+TOLD: list[tuple[Method, type[Method]]] = [
+    (spec.QueueDeclare(queue="new", durable=True), spec.QueueDeclareOk),
+    (spec.QueueDeclare(queue="new", exclusive=True), spec.QueueDeclareOk),
+    (spec.QueueDeclare(queue="q", durable=True), spec.QueueDeclareOk),
+    (spec.ExchangeDeclare(exchange="new", type="fanout"), spec.ExchangeDeclareOk),
+    (spec.ExchangeDeclare(exchange="x", type="fanout"), spec.ExchangeDeclareOk),
+    (spec.QueueBind(queue="q", exchange="amq.topic"), spec.QueueBindOk),
+    (spec.QueueBind(queue="q", exchange="x"), spec.QueueBindOk),
+    (spec.QueueUnbind(queue="q", exchange="x"), spec.QueueUnbindOk),
+    (spec.QueueDelete(queue="q"), spec.QueueDeleteOk),
+    (spec.ExchangeDelete(exchange="x"), spec.ExchangeDeleteOk),
+]
+"""What a client may go on from through another node."""
+
+
+@pytest.mark.parametrize(("asked", "answer"), TOLD, ids=lambda method: getattr(method, "NAME", ""))
+async def test_a_client_is_answered_when_the_other_nodes_know_too(
+    asked: Method, answer: type[Method]
+) -> None:
+    async with lab() as node:
+        client = await with_topology(node)
+        node.links.connect(2)
+
+        client.says(1, asked)
+        assert await client.hears() == []
+
+        node.links.handlers[CHANNEL](NodeId(2), ("reached", node.catalog_group.applied_index))
+        assert [answer] == [type(m) for m in await client.hears_methods()]

@@ -12,6 +12,7 @@ from leveret.catalog import commands as c
 from leveret.catalog.catalog import Catalog, CatalogTimeout, ChangeRefused
 from leveret.catalog.machine import CatalogMachine
 from leveret.catalog.model import PasswordHash
+from tests.catalog.links import Links
 
 FOUND = c.Bootstrap("lab", 2, "guest", PasswordHash("sha256", b"s", b"h"))
 
@@ -22,12 +23,17 @@ class OneNodeGroup:
     def __init__(self, machine: CatalogMachine) -> None:
         self.has_majority = True
         self.barriers = 0
+        self.applied_index = 0
         self._machine = machine
         self._pending: list[Callable[[], None]] = []
         self._listeners: list[Callable[[], None]] = []
 
     def submit(self, command: bytes, done: Callable[[object], None]) -> None:
-        self._pending.append(lambda: done(self._machine.apply(1, 0, command, 0)))
+        def apply() -> None:
+            self.applied_index += 1
+            done(self._machine.apply(self.applied_index, 0, command, 0))
+
+        self._pending.append(apply)
         self.commit()
 
     def barrier(self, done: Callable[[], None]) -> None:
@@ -71,7 +77,7 @@ def group(machine: CatalogMachine) -> OneNodeGroup:
 
 @pytest.fixture
 def catalog(group: OneNodeGroup, machine: CatalogMachine) -> Catalog:
-    return Catalog(group, machine)
+    return Catalog(group, machine, Links())
 
 
 async def test_a_change_answers_with_the_entity_and_is_in_the_model(catalog: Catalog) -> None:

@@ -12,6 +12,7 @@ from leveret.catalog.machine import CatalogMachine
 from leveret.catalog.model import PasswordHash
 from leveret.node.admission import Admissions, follow_catalog, members_of
 from leveret.transport import Address, Admission, JoinRequest, NodeId, Refused
+from tests.catalog.links import Links as CatalogLinks
 from tests.catalog.test_catalog import OneNodeGroup
 
 ONE, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
@@ -38,7 +39,7 @@ class Lab:
     def __init__(self) -> None:
         machine = CatalogMachine()
         self.group = OneNodeGroup(machine)
-        self.catalog = Catalog(self.group, machine)
+        self.catalog = Catalog(self.group, machine, CatalogLinks())
         self.admissions = Admissions(self.catalog)
         self.do(c.Bootstrap("lab", 2, "guest", PasswordHash("sha256", b"s", b"h")))
         self.do(c.RegisterNode(1, "node-1", (), 1, str(at(1)), 1))

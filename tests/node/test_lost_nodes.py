@@ -12,6 +12,7 @@ from leveret.catalog import Catalog, CatalogMachine
 from leveret.catalog import commands as c
 from leveret.catalog.model import PasswordHash
 from leveret.node.lost_nodes import LOOK_S, LostNodes
+from tests.catalog.links import Links as CatalogLinks
 
 LOST_AFTER_S = 5.0
 
@@ -21,6 +22,7 @@ class Group:
 
     def __init__(self, machine: CatalogMachine) -> None:
         self.submitted = 0
+        self.applied_index = 0
         self.is_held = False
         self._machine = machine
         self._held: list[tuple[bytes, Callable[[object], None]]] = []
@@ -36,7 +38,8 @@ class Group:
         self.is_held = False
         held, self._held = self._held, []
         for command, done in held:
-            done(self._machine.apply(1, 0, command, 0))
+            self.applied_index += 1
+            done(self._machine.apply(self.applied_index, 0, command, 0))
         for listener in self._listeners:
             listener()
 
@@ -58,7 +61,7 @@ class Lab:
     def __init__(self) -> None:
         machine = CatalogMachine()
         self.group = Group(machine)
-        self.catalog = Catalog(self.group, machine)
+        self.catalog = Catalog(self.group, machine, CatalogLinks())
         self.links = Links({2, 3})
         self.is_leader = True
         self.do(c.Bootstrap("lab", 1, "guest", PasswordHash("sha256", b"s", b"h")))

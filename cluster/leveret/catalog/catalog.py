@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar, cast
 import trio
 
 from leveret.catalog.commands import Command, Done, Event, Refusal, encode
+from leveret.catalog.everywhere import Everywhere, Links, Progress
 from leveret.catalog.machine import CatalogMachine
 from leveret.catalog.model import Entity, Model
 from leveret.consensus import Unknown
@@ -15,7 +16,7 @@ from leveret.consensus import Unknown
 E = TypeVar("E", bound=Entity)
 
 
-class CatalogGroup(Protocol):
+class CatalogGroup(Progress, Protocol):
     """What the catalog needs of its Raft group, whose machine is the `CatalogMachine`."""
 
     def submit(self, command: bytes, done: Callable[[object], None]) -> None:
@@ -23,9 +24,6 @@ class CatalogGroup(Protocol):
 
     def barrier(self, done: Callable[[], None]) -> None:
         """Call `done` when all that was committed before now is applied on this node."""
-
-    def on_applied(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after each batch of applied entries and after a restored snapshot."""
 
 
 class CatalogError(Exception):
@@ -50,7 +48,7 @@ class Catalog:
     `model` is what this node has applied. It may lag behind the other nodes until `barrier`.
     """
 
-    def __init__(self, group: CatalogGroup, machine: CatalogMachine) -> None:
+    def __init__(self, group: CatalogGroup, machine: CatalogMachine, links: Links) -> None:
         self.model: Model = machine.model
         self._group = group
         self._machine = machine
@@ -59,6 +57,7 @@ class Catalog:
         self._next_barrier: trio.Event | None = None
         """What those wait for who came while a barrier was under way: they share the next."""
         group.on_applied(self._tell_listeners)
+        self._everywhere = Everywhere(group, links)
 
     def on_change(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with each later event, in order, when the model has the change.
@@ -137,6 +136,13 @@ class Catalog:
             await passed.wait()
         if not passed.is_set():
             raise CatalogTimeout(f"no majority confirmed the catalog within {within_s} s")
+
+    async def known_everywhere(self) -> None:
+        """Wait until the nodes in reach know what this one knows; a checkpoint.
+
+        Not for ever: see `everywhere`.
+        """
+        await self._everywhere.wait()
 
     def _send_barrier(self, passed: trio.Event) -> None:
         self._is_barrier_under_way = True

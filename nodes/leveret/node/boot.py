@@ -281,7 +281,7 @@ async def _run(
         )
     except (CorruptSnapshot, BadSnapshot) as error:
         raise _DamagedFolder(error) from error
-    catalog = Catalog(replicas.groups[0], catalog_machine)
+    catalog = Catalog(replicas.groups[0], catalog_machine, peers)
     introductions = Introductions(
         peers,
         name=member.name,

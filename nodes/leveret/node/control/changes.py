@@ -34,17 +34,19 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def change(parts: NodeParts, command: Command[E]) -> Done[E]:
-    """Carry out a change on all nodes; when it returns, this one has it.
+    """Carry out a change; when it returns, all nodes in reach have it.
 
     Raises:
         ControlError: it was refused, or no majority answered in time.
     """
     try:
-        return await parts.catalog.change(command, CHANGE_WITHIN_S)
+        done = await parts.catalog.change(command, CHANGE_WITHIN_S)
     except ChangeRefused as error:
         raise _refused(error.refusal) from None
     except CatalogTimeout:
         raise _no_majority() from None
+    await parts.catalog.known_everywhere()
+    return done
 
 
 async def change_all(
@@ -70,6 +72,7 @@ async def change_all(
             await answered.wait()
     if len(replies) < len(commands):
         raise _no_majority()
+    await parts.catalog.known_everywhere()
     return [_refused(reply) if isinstance(reply, Refusal) else reply for reply in replies]
 
 

@@ -1,7 +1,8 @@
 """Asking the catalog and queues' leaders for a channel, and what its client hears if none answers.
 
 What a client may take as fresh is answered after a command or a barrier of the catalog's log, so
-never by a node that is cut off.  Only what concerns messages alone (publish, get) trusts what this
+never by a node that is cut off; and what it was told of, it may use through any other node at once.
+Only what concerns messages alone (publish, get) trusts what this
 node knows: there the queue's own log decides.
 """
 
@@ -71,6 +72,7 @@ async def still_there(channel: Channel, look_up: Callable[[], _Found | None]) ->
     if look_up() is None:
         return None
     await catch_up(channel)
+    await channel.connection.services.catalog.known_everywhere()
     return look_up()
 
 
@@ -87,16 +89,19 @@ async def catch_up(channel: Channel) -> None:
 
 
 async def change(channel: Channel, command: Command[_Changed]) -> Done[_Changed]:
-    """Have the catalog agree on `command`.
+    """Have the catalog agree on `command`, and the nodes know of it.
 
     Raises:
         ChangeRefused: as it stands, the catalog can't.
         AmqpError: 506, no majority confirms it.
     """
+    catalog = channel.connection.services.catalog
     try:
-        return await channel.connection.services.catalog.change(command, WITHIN_S)
+        done = await catalog.change(command, WITHIN_S)
     except CatalogTimeout:
         raise no_majority() from None
+    await catalog.known_everywhere()
+    return done
 
 
 async def declare(channel: Channel, command: DeclareQueue) -> Done[Queue]:
@@ -113,13 +118,15 @@ async def declare(channel: Channel, command: DeclareQueue) -> Done[Queue]:
         answers.append(answer)
         answered.set()
 
-    channel.connection.services.catalog.submit(command, done)
+    catalog = channel.connection.services.catalog
+    catalog.submit(command, done)
     with trio.move_on_after(WITHIN_S):
         await answered.wait()
     if not answers:
         raise no_majority()
     if isinstance(answers[0], Refusal):
         raise ChangeRefused(answers[0])
+    await catalog.known_everywhere()
     return answers[0]
 
 

@@ -114,6 +114,7 @@ async def _bind(
         except ValueError as error:
             raise errors.precondition_failed(str(error)) from None
     if binds and model.has_binding(binding):
+        await channel.connection.services.catalog.known_everywhere()
         return
     command = (Bind if binds else Unbind)(
         binding.vhost,
