@@ -311,3 +311,12 @@ def test_remembered_answers_are_bounded(world: World, monkeypatch: pytest.Monkey
 
     assert all(world.allows("read", f"q{n}") for n in range(10))
     assert not world.allows("read", "x")
+
+
+def test_a_name_in_a_topic_permission_is_no_expression(world: World) -> None:
+    world.do(c.PutUser(".*", GUEST, ()))
+    world.do(c.SetTopicPermission(".*", "/", "amq.topic", "^{username}$", ""))
+
+    world.access.check_topic(".*", "/", "amq.topic", ".*", "write")
+    with pytest.raises(ResourceRefused, match="access to topic 'bob' in exchange"):
+        world.access.check_topic(".*", "/", "amq.topic", "bob", "write")

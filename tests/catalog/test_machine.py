@@ -180,6 +180,33 @@ def test_a_permission_needs_its_user_and_its_virtual_host(machine: CatalogMachin
     )
 
 
+def test_a_topic_permission_needs_its_user_and_its_virtual_host_but_no_exchange(
+    machine: CatalogMachine,
+) -> None:
+    assert reply(machine, c.SetTopicPermission("bob", "/", "x", "", "")) == c.Refusal(
+        "not_found", "user", "bob"
+    )
+    assert reply(machine, c.SetTopicPermission("guest", "v", "x", "", "")) == c.Refusal(
+        "not_found", "vhost", "v"
+    )
+    assert outcome(machine, c.SetTopicPermission("guest", "/", "x", "a", "b")) == "created"
+    assert outcome(machine, c.SetTopicPermission("guest", "/", "x", "a", "b")) == "exists"
+    assert outcome(machine, c.SetTopicPermission("guest", "/", "x", "", "b")) == "changed"
+
+
+def test_topic_permissions_are_cleared_for_one_exchange_or_for_all(
+    machine: CatalogMachine,
+) -> None:
+    for exchange in ("x", "y", "z"):
+        do(machine, c.SetTopicPermission("guest", "/", exchange, "", ""))
+
+    assert outcome(machine, c.ClearTopicPermission("guest", "/", "x")) == "deleted"
+    assert ["y", "z"] == [p.exchange for p in machine.model.topic_permissions()]
+    assert outcome(machine, c.ClearTopicPermission("guest", "/", None)) == "deleted"
+    assert not machine.model.topic_permissions()
+    assert outcome(machine, c.ClearTopicPermission("guest", "/", None)) == "absent"
+
+
 def test_a_permission_is_replaced_and_cleared(machine: CatalogMachine) -> None:
     assert outcome(machine, c.SetPermission("guest", "/", "a", "b", "c")) == "changed"
     assert outcome(machine, c.SetPermission("guest", "/", "a", "b", "c")) == "exists"

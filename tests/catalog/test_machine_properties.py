@@ -49,6 +49,8 @@ COMMANDS: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.DeleteUser, USERS),
     st.builds(c.SetPermission, USERS, VHOSTS, KEYS, KEYS, KEYS),
     st.builds(c.ClearPermission, USERS, VHOSTS),
+    st.builds(c.SetTopicPermission, USERS, VHOSTS, EXCHANGES, KEYS, KEYS),
+    st.builds(c.ClearTopicPermission, USERS, VHOSTS, st.none() | EXCHANGES),
     st.builds(
         c.DeclareExchange, VHOSTS, EXCHANGES, st.just("fanout"), BOOLS, BOOLS, st.just(False), NONE
     ),
@@ -83,6 +85,7 @@ class Naive:
         self.vhosts: list[str] = []
         self.users: list[str] = ["guest"]
         self.permissions: list[tuple[str, str]] = [("guest", "/")]
+        self.topics: list[tuple[str, str, str]] = []
         self.exchanges: list[Exchange] = []
         self.queues: list[Queue] = []
         self.bindings: list[Binding] = []
@@ -148,17 +151,26 @@ class Naive:
                 self.exchanges = [x for x in self.exchanges if x.vhost != name]
                 self.queues = [q for q in self.queues if q.vhost != name]
                 self.permissions = [p for p in self.permissions if p[1] != name]
+                self.topics = [t for t in self.topics if t[1] != name]
             case c.PutUser(name):
                 if name not in self.users and command.part in ("all", "new"):
                     self.users += [name]
             case c.DeleteUser(name):
                 self.users = [u for u in self.users if u != name]
                 self.permissions = [p for p in self.permissions if p[0] != name]
+                self.topics = [t for t in self.topics if t[0] != name]
             case c.SetPermission(user, vhost):
                 if user in self.users and vhost in self.vhosts:
                     self.permissions = [*{*self.permissions, (user, vhost)}]
             case c.ClearPermission(user, vhost):
                 self.permissions = [p for p in self.permissions if p != (user, vhost)]
+            case c.SetTopicPermission(user, vhost, exchange):
+                if user in self.users and vhost in self.vhosts:
+                    self.topics = [*{*self.topics, (user, vhost, exchange)}]
+            case c.ClearTopicPermission(user, vhost, exchange):
+                self.topics = [
+                    t for t in self.topics if t[:2] != (user, vhost) or exchange not in (None, t[2])
+                ]
             case c.DeclareExchange():
                 if command.vhost in self.vhosts and not self.has_exchange(
                     command.vhost, command.name
@@ -279,6 +291,8 @@ def test_the_machine_holds_what_a_naive_model_holds(history: list[c.AnyCommand])
         assert {v.name for v in state.vhosts} == set(naive.vhosts)
         assert {u.name for u in state.users} == set(naive.users)
         assert {(p.user, p.vhost) for p in state.permissions} == set(naive.permissions)
+        topics = {(p.user, p.vhost, p.exchange) for p in state.topic_permissions}
+        assert topics == set(naive.topics)
         assert {n.id: (n.name, n.incarnation, n.boot) for n in state.nodes} == {
             number: (m.name, m.incarnation, m.boot) for number, m in naive.nodes.items()
         }

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from leveret.cli.main import cli
 from leveret.node.control.changes import Outcome
 from leveret.node.control.controls import ControlError
+from leveret.node.control.topic_permissions import TopicPermissionSeen
 from leveret.node.control.users import PermissionSeen, UserSeen
 from leveret.node.control.virtual_hosts import VirtualHostSeen
 from tests.cli.canned_node import canned_node, recording_node
@@ -93,6 +94,27 @@ def test_permissions_are_listed_in_rabbitmqs_columns(folder: Path) -> None:
     with canned_node(folder, answers):
         assert "ada\tc\tw\t\n" == run("list_permissions", "-p", "shop", "-q").output
         assert "shop\tc\tw\t\n" == run("list_user_permissions", "ada", "-q").output
+
+
+def test_topic_permissions_are_asked_for_and_listed_in_rabbitmqs_order(folder: Path) -> None:
+    seen = [TopicPermissionSeen(user="ada", vhost="shop", exchange="x", write="w", read="")]
+    answers = {
+        "set_topic_permissions": Outcome(outcome="changed"),
+        "clear_topic_permissions": Outcome(outcome="deleted"),
+        "list_topic_permissions": seen,
+        "list_user_topic_permissions": seen,
+    }
+    with recording_node(folder, answers) as asked:
+        assert 0 == run("set_topic_permissions", "-p", "shop", "ada", "x", "w", "r").exit_code
+        assert 0 == run("clear_topic_permissions", "-p", "shop", "ada").exit_code
+        assert "ada\tx\tw\t\n" == run("list_topic_permissions", "-p", "shop", "-q").output
+        assert "shop\tx\tw\t\n" == run("list_user_topic_permissions", "ada", "-q").output
+
+    user = {"user": "ada", "vhost": "shop"}
+    assert {"do": "set_topic_permissions", "exchange": "x", "write": "w", "read": "r"} == {
+        key: value for key, value in asked[0].items() if key not in user
+    }
+    assert {"do": "clear_topic_permissions", **user, "exchange": None} == asked[1]
 
 
 def test_virtual_hosts_have_columns_to_choose(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """A broker for foreign clients: one that runs already, or a Leveret node of our own.
 
 `LEVERET_TEST_URL` names the running one, several nodes with commas between their URLs.
+`LEVERET_TEST_CTL` is the command that operates it, such as `rabbitmqctl -q -n rabbit@host`; without
+it what needs an operator is skipped there.
 The tests are about RabbitMQ's behaviour, so they pass against RabbitMQ 3.10 too; that is how they
 were written.
 """
@@ -8,9 +10,12 @@ were written.
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+import sys
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import amqp
@@ -28,6 +33,10 @@ class Broker:
     """Where the broker under test listens, and who may log in."""
 
     urls: list[str]
+    operate: Sequence[str] = ()
+    """The command to operate it, before the verb; empty if there is none."""
+    operate_options: Sequence[str] = ()
+    """What stands behind the verb and its arguments."""
 
     @property
     def url(self) -> str:
@@ -77,6 +86,22 @@ class Broker:
         connection.connect()
         return connection
 
+    def ctl(self, verb: str, *arguments: str) -> list[list[str]]:
+        """Have the broker's command do something; return the lines that it prints, split at tabs.
+
+        The verbs that the tests use are the same for RabbitMQ and for Leveret.
+        """
+        if not self.operate:
+            pytest.skip("there is no command to operate the broker: see LEVERET_TEST_CTL")
+        done = subprocess.run(
+            [*self.operate, verb, *arguments, *self.operate_options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
     def wire(self, *, timeout_s: float = 15.0) -> Wire:
         """Open a bare socket to the broker, without a handshake."""
         return Wire(self.host, self.port, timeout_s=timeout_s)
@@ -108,12 +133,15 @@ class Broker:
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     running = os.environ.get("LEVERET_TEST_URL")
     if running:
-        yield Broker([url.strip() for url in running.split(",")])
+        operate = shlex.split(os.environ.get("LEVERET_TEST_CTL", ""))
+        yield Broker([url.strip() for url in running.split(",")], operate)
         return
-    process = nodes.node(tmp_path_factory.mktemp("node"))
+    folder = tmp_path_factory.mktemp("node")
+    process = nodes.node(folder)
     process.start()
     try:
-        yield Broker(process.urls)
+        operate = [sys.executable, "-m", "leveret.cli.main", "ctl"]
+        yield Broker(process.urls, operate, ["-q", "--data-dir", str(folder / "data")])
     finally:
         process.stop()
 
@@ -142,6 +170,16 @@ def connection(connect: Callable[..., pika.BlockingConnection]) -> pika.Blocking
 @pytest.fixture
 def channel(connection: pika.BlockingConnection) -> BlockingChannel:
     return connection.channel()
+
+
+@pytest.fixture
+def user(broker: Broker) -> Iterator[str]:
+    """A user that may do everything in the broker's virtual host; its name is its password."""
+    made = f"t-{uuid.uuid4().hex[:12]}"
+    broker.ctl("add_user", made, made)
+    broker.ctl("set_permissions", "-p", broker.vhost, made, ".*", ".*", ".*")
+    yield made
+    broker.ctl("delete_user", made)
 
 
 @pytest.fixture

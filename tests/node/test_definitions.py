@@ -24,6 +24,7 @@ from leveret.catalog.commands import (
     PutUser,
     RegisterNode,
     SetPermission,
+    SetTopicPermission,
     encode,
 )
 from leveret.catalog.machine import CatalogMachine
@@ -174,7 +175,11 @@ def test_what_the_catalog_exports_makes_an_equal_catalog() -> None:
     for one in (machine, again):
         one.apply(1, 0, encode(Bootstrap("lab", 3, "guest", guest)), 0)
         one.apply(1, 0, encode(RegisterNode(1, "n1", (), 2)), 0)
-    for command in [*read_definitions(EXPORT)[0].commands(START), PutUser("nobody", None, ())]:
+    for command in [
+        *read_definitions(EXPORT)[0].commands(START),
+        PutUser("nobody", None, ()),
+        SetTopicPermission("nobody", "/", "amq.topic", "^a", ""),
+    ]:
         machine.apply(1, 0, encode(command), 0)
     mine = DeclareQueue("/", "mine", False, True, False, b"", 1, 2, 7)
     machine.apply(1, 0, encode(mine), 0)

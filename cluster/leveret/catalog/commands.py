@@ -21,6 +21,7 @@ from leveret.catalog.model import (
     PasswordHash,
     Permission,
     Queue,
+    TopicPermission,
     User,
     VirtualHost,
 )
@@ -237,6 +238,27 @@ class LoseNode(Command[Node], frozen=True, gc=False, tag=17):
     boot: Positive
 
 
+class SetTopicPermission(Command[TopicPermission], frozen=True, gc=False, tag=18):
+    """Create or replace which routing keys the user may use with the topic exchange."""
+
+    user: Name
+    vhost: Name
+    exchange: Name
+    write: Pattern
+    read: Pattern
+
+
+class ClearTopicPermission(Command[TopicPermission], frozen=True, gc=False, tag=19):
+    """Let the user use all routing keys with an exchange again, or with all those of the host.
+
+    `exchange` None means all of them; the answer then is about one of those that went.
+    """
+
+    user: Name
+    vhost: Name
+    exchange: Name | None
+
+
 AnyCommand = (
     Bootstrap
     | AddVirtualHost
@@ -255,6 +277,8 @@ AnyCommand = (
     | AdmitNode
     | RemoveNode
     | LoseNode
+    | SetTopicPermission
+    | ClearTopicPermission
 )
 
 Outcome = Literal["created", "exists", "changed", "deleted", "absent"]

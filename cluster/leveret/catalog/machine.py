@@ -24,6 +24,7 @@ from leveret.catalog.model import (
     Permission,
     Queue,
     State,
+    TopicPermission,
     User,
     VirtualHost,
 )
@@ -58,6 +59,8 @@ class CatalogMachine:
             c.AdmitNode: self._admit_node,
             c.RemoveNode: self._remove_node,
             c.LoseNode: self._lose_node,
+            c.SetTopicPermission: self._set_topic_permission,
+            c.ClearTopicPermission: self._clear_topic_permission,
         }
 
     def apply(self, index: int, stamp_ms: int, command: bytes, offset: int) -> c.Reply:
@@ -227,6 +230,7 @@ class CatalogMachine:
             if self._is_there(exchange):
                 self._drop_exchange(exchange)
         self._drop_permissions(lambda permission: permission.vhost == vhost.name)
+        self._drop_topic_permissions(lambda permission: permission.vhost == vhost.name)
         self.model.remove_vhost(vhost)
         self._events.append(c.Deleted(vhost))
         return c.Done("deleted", vhost)
@@ -256,6 +260,7 @@ class CatalogMachine:
         if user is None:
             return c.Done("absent", None)
         self._drop_permissions(lambda permission: permission.user == user.name)
+        self._drop_topic_permissions(lambda permission: permission.user == user.name)
         self.model.remove_user(user)
         self._events.append(c.Deleted(user))
         return c.Done("deleted", user)
@@ -286,6 +291,39 @@ class CatalogMachine:
         for permission in [p for p in self.model.permissions() if is_chosen(p)]:
             self.model.remove_permission(permission)
             self._events.append(c.Deleted(permission))
+
+    def _set_topic_permission(self, command: c.SetTopicPermission) -> c.Reply:
+        if self.model.user(command.user) is None:
+            return c.Refusal("not_found", "user", command.user)
+        if self.model.vhost(command.vhost) is None:
+            return c.Refusal("not_found", "vhost", command.vhost)
+        old = self.model.topic_permission(command.user, command.vhost, command.exchange)
+        permission = TopicPermission(
+            command.user, command.vhost, command.exchange, command.write, command.read
+        )
+        if permission == old:
+            return c.Done("exists", old)
+        self.model.put_topic_permission(permission)
+        self._events.append(c.Created(permission) if old is None else c.Changed(permission))
+        return c.Done("created" if old is None else "changed", permission)
+
+    def _clear_topic_permission(self, command: c.ClearTopicPermission) -> c.Reply:
+        gone = self._drop_topic_permissions(
+            lambda permission: (
+                (permission.user, permission.vhost) == (command.user, command.vhost)
+                and command.exchange in (None, permission.exchange)
+            )
+        )
+        return c.Done("deleted", gone[0]) if gone else c.Done("absent", None)
+
+    def _drop_topic_permissions(
+        self, is_chosen: Callable[[TopicPermission], bool]
+    ) -> list[TopicPermission]:
+        chosen = [p for p in self.model.topic_permissions() if is_chosen(p)]
+        for permission in chosen:
+            self.model.remove_topic_permission(permission)
+            self._events.append(c.Deleted(permission))
+        return chosen
 
     # Exchanges and bindings.
 

@@ -90,6 +90,19 @@ class Permission(msgspec.Struct, frozen=True, gc=False, array_like=True):
     read: str
 
 
+class TopicPermission(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Which routing keys `user` may use with a topic exchange: a regular expression for each right.
+
+    Without one, all keys may be used. The exchange need not be there.
+    """
+
+    user: str
+    vhost: str
+    exchange: str
+    write: str
+    read: str
+
+
 class Exchange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An exchange; `arguments` are the encoded bytes that the declaration carried."""
 
@@ -137,7 +150,9 @@ class Binding(msgspec.Struct, frozen=True, gc=False, array_like=True):
     arguments: bytes
 
 
-Entity = Cluster | Node | VirtualHost | User | Permission | Exchange | Queue | Binding
+Entity = (
+    Cluster | Node | VirtualHost | User | Permission | TopicPermission | Exchange | Queue | Binding
+)
 
 
 class State(msgspec.Struct, frozen=True, array_like=True):
@@ -154,6 +169,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     bindings: tuple[Binding, ...]
     node_next: int = 1
     removed_nodes: tuple[int, ...] = ()
+    topic_permissions: tuple[TopicPermission, ...] = ()
 
 
 _NO_BINDINGS: dict[Binding, None] = {}
@@ -182,6 +198,9 @@ class Model:
         self._vhosts: dict[str, VirtualHost] = {}
         self._users = {user.name: user for user in state.users}
         self._permissions = {(p.user, p.vhost): p for p in state.permissions}
+        self._topic_permissions = {
+            (p.user, p.vhost, p.exchange): p for p in state.topic_permissions
+        }
         self._exchanges: dict[str, dict[str, Exchange]] = {}
         self._queues: dict[str, dict[str, Queue]] = {}
         self._queues_by_uid: dict[int, Queue] = {}
@@ -213,6 +232,7 @@ class Model:
             tuple(self._bindings),
             self.node_next,
             self.removed_nodes,
+            tuple(self._topic_permissions.values()),
         )
 
     # Reading.
@@ -243,6 +263,12 @@ class Model:
 
     def permissions(self) -> Collection[Permission]:
         return self._permissions.values()
+
+    def topic_permission(self, user: str, vhost: str, exchange: str) -> TopicPermission | None:
+        return self._topic_permissions.get((user, vhost, exchange))
+
+    def topic_permissions(self) -> Collection[TopicPermission]:
+        return self._topic_permissions.values()
 
     def exchange(self, vhost: str, name: str) -> Exchange | None:
         of_vhost = self._exchanges.get(vhost)
@@ -318,6 +344,13 @@ class Model:
 
     def remove_permission(self, permission: Permission) -> None:
         del self._permissions[permission.user, permission.vhost]
+
+    def put_topic_permission(self, permission: TopicPermission) -> None:
+        key = (permission.user, permission.vhost, permission.exchange)
+        self._topic_permissions[key] = permission
+
+    def remove_topic_permission(self, permission: TopicPermission) -> None:
+        del self._topic_permissions[permission.user, permission.vhost, permission.exchange]
 
     def add_exchange(self, exchange: Exchange) -> None:
         self._exchanges[exchange.vhost][exchange.name] = exchange

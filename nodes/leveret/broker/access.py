@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Protocol, TypeVar
 
 import trio
 
-from leveret.catalog.model import Model, PasswordHash, Permission, User
+from leveret.catalog.model import Model, PasswordHash, Permission, TopicPermission, User
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+K = TypeVar("K")
+P = TypeVar("P")
 T = TypeVar("T")
 
 Right = Literal["configure", "write", "read"]
+TopicRight = Literal["write", "read"]
 ResourceKind = Literal["queue", "exchange"]
 
 CREDENTIALS_MAX: Final = 1024
@@ -33,7 +36,7 @@ CREDENTIALS_MAX: Final = 1024
 CREDENTIAL_AGE_MAX_S: Final = 600.0
 """How long a verified credential is remembered. A changed password ends it at once."""
 PERMISSIONS_MAX: Final = 1024
-"""Compiled permissions (user and virtual host); at the limit the oldest is compiled again."""
+"""Compiled permissions of each kind; at the limit the oldest is compiled again."""
 NAMES_MAX: Final = 4096
 """Answers remembered for each compiled permission; at the limit it forgets all of them."""
 HASHING_THREADS_MAX: Final = 2
@@ -174,6 +177,7 @@ class Access:
         self._limiter = trio.CapacityLimiter(HASHING_THREADS_MAX)
         self._verified: dict[bytes, _Credential] = {}
         self._rules: dict[tuple[str, str], _Rules] = {}
+        self._topic_rules: dict[tuple[str, str, str], _Rules] = {}
 
     async def new_password(self, password: bytes, salt: bytes) -> PasswordHash:
         """Return the record of a password, hashed in a thread; a checkpoint.
@@ -237,6 +241,26 @@ class Access:
                 f"access to {kind} '{name}' in vhost '{vhost}' refused for user '{user}'"
             )
 
+    def check_topic(
+        self, user: str, vhost: str, exchange: str, routing_key: str, right: TopicRight
+    ) -> None:
+        """Let `user` use a routing key with a topic exchange; for others there is no such rule.
+
+        Raises:
+            ResourceRefused: the user's topic permission for the exchange does not match the key.
+        """
+        permission = self._model.topic_permission(user, vhost, exchange)
+        if permission is None:
+            return
+        rules = _remembered(
+            self._topic_rules, (user, vhost, exchange), permission, _rules_of_topics
+        )
+        if not rules.allow(right, routing_key):
+            raise ResourceRefused(
+                f"access to topic '{routing_key}' in exchange '{exchange}' in vhost '{vhost}' "
+                f"refused for user '{user}'"
+            )
+
     async def _is_verified(self, user: User, record: PasswordHash, password: bytes) -> bool:
         # The name is in the key by its length too, so no two pairs give the same bytes.
         pair = f"{len(user.name)}:{user.name}:".encode() + password
@@ -259,13 +283,7 @@ class Access:
 
     def _compiled(self, permission: Permission) -> _Rules:
         key = (permission.user, permission.vhost)
-        rules = self._rules.get(key)
-        if rules is None or rules.permission is not permission:
-            self._rules.pop(key, None)
-            if len(self._rules) >= PERMISSIONS_MAX:
-                del self._rules[next(iter(self._rules))]
-            rules = self._rules[key] = _Rules(permission)
-        return rules
+        return _remembered(self._rules, key, permission, _rules_of_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,13 +297,9 @@ class _Credential:
 class _Rules:
     """A permission with its expressions compiled and its answers remembered."""
 
-    def __init__(self, permission: Permission) -> None:
+    def __init__(self, permission: object, patterns: Mapping[Right, str]) -> None:
         self.permission = permission
-        self._patterns = {
-            "configure": _compile_or_none(permission.configure),
-            "write": _compile_or_none(permission.write),
-            "read": _compile_or_none(permission.read),
-        }
+        self._patterns = {right: _compile_or_none(text) for right, text in patterns.items()}
         self._answers: dict[tuple[Right, str], bool] = {}
 
     def allow(self, right: Right, name: str) -> bool:
@@ -297,6 +311,42 @@ class _Rules:
             answer = pattern is not None and pattern.search(name) is not None
             self._answers[right, name] = answer
         return answer
+
+
+def _rules_of_names(permission: Permission) -> _Rules:
+    return _Rules(
+        permission,
+        {
+            "configure": permission.configure,
+            "write": permission.write,
+            "read": permission.read,
+        },
+    )
+
+
+def _rules_of_topics(permission: TopicPermission) -> _Rules:
+    def expanded(pattern: str) -> str:
+        # RabbitMQ puts the names in as they are; escaped, a user cannot choose a name that is an
+        # expression for the keys of others.
+        pattern = pattern.replace("{username}", re.escape(permission.user))
+        return pattern.replace("{vhost}", re.escape(permission.vhost))
+
+    return _Rules(
+        permission, {"write": expanded(permission.write), "read": expanded(permission.read)}
+    )
+
+
+def _remembered(
+    table: dict[K, _Rules], key: K, permission: P, compiled: Callable[[P], _Rules]
+) -> _Rules:
+    """Return the rules of `permission`, compiled anew if it is not the one of which they are."""
+    rules = table.get(key)
+    if rules is None or rules.permission is not permission:
+        table.pop(key, None)
+        if len(table) >= PERMISSIONS_MAX:
+            del table[next(iter(table))]
+        rules = table[key] = compiled(permission)
+    return rules
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from leveret.actors import ActorStopped
 from leveret.catalog.commands import Changed, Created, DeleteQueue, Restored
 from leveret.catalog.commands import Deleted as EntityDeleted
-from leveret.catalog.model import Exchange, Permission, Queue
+from leveret.catalog.model import Exchange, Permission, Queue, TopicPermission
 from leveret.transport import NodeId
 
 from .arguments import decode_arguments
@@ -254,7 +254,11 @@ class Directory:
                 self._say_early(queue.uid)
                 if queue.shard and _needs_its_lead(queue, self._shards[queue.shard]):
                     self.queue(queue.uid)
-            case Created(Permission()) | Changed(Permission()) | EntityDeleted(Permission()):
+            case (
+                Created(Permission() | TopicPermission())
+                | Changed(Permission() | TopicPermission())
+                | EntityDeleted(Permission() | TopicPermission())
+            ):
                 self.version += 1
             case Restored():
                 self.version += 1

@@ -13,6 +13,7 @@ from leveret.cli.ctl_definitions import VERBS as DEFINITION_VERBS
 from leveret.cli.ctl_lists import VERBS as LIST_VERBS
 from leveret.cli.ctl_options import node_options, print_json
 from leveret.cli.ctl_tables import node_table
+from leveret.cli.ctl_topics import VERBS as TOPIC_VERBS
 from leveret.cli.ctl_users import VERBS as USER_VERBS
 from leveret.cli.find import find_node
 from leveret.node.control.replies import NodeStatus
@@ -63,5 +64,11 @@ def status(*, data_dir: Path | None, node_name: str | None, as_json: bool) -> No
 
 
 ctl.add_command(cluster)
-for verb in (*LIST_VERBS, *USER_VERBS, *DEFINITION_VERBS, *ALARM_VERBS):
+for verb in (
+    *LIST_VERBS,
+    *USER_VERBS,
+    *TOPIC_VERBS,
+    *DEFINITION_VERBS,
+    *ALARM_VERBS,
+):
     ctl.add_command(verb)

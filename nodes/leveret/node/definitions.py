@@ -40,13 +40,22 @@ from leveret.catalog.commands import (
     DeclareQueue,
     PutUser,
     SetPermission,
+    SetTopicPermission,
 )
 from leveret.catalog.model import PasswordHash
 
 if TYPE_CHECKING:
     from leveret.amqp.fields import Value
 
-DefinitionCommand = AddVirtualHost | PutUser | SetPermission | DeclareExchange | DeclareQueue | Bind
+DefinitionCommand = (
+    AddVirtualHost
+    | PutUser
+    | SetPermission
+    | SetTopicPermission
+    | DeclareExchange
+    | DeclareQueue
+    | Bind
+)
 
 ABOUT_THE_FILE: Final = frozenset(
     {
@@ -140,6 +149,25 @@ class PermissionDefinition(msgspec.Struct):
         for pattern in (self.configure, self.write, self.read):
             check_pattern(pattern)
         return SetPermission(self.user, self.vhost, self.configure, self.write, self.read)
+
+
+class TopicPermissionDefinition(msgspec.Struct):
+    """Which routing keys a user may use with a topic exchange: two regular expressions."""
+
+    user: str
+    vhost: str
+    exchange: str
+    write: str
+    read: str
+
+    @property
+    def title(self) -> str:
+        return f"topic permission of {self.user!r} for {self.exchange!r} in {self.vhost!r}"
+
+    def command(self, _: Start) -> SetTopicPermission:
+        for pattern in (self.write, self.read):
+            check_pattern(pattern)
+        return SetTopicPermission(self.user, self.vhost, self.exchange, self.write, self.read)
 
 
 class ExchangeDefinition(msgspec.Struct):
@@ -246,6 +274,7 @@ Definition = (
     VirtualHostDefinition
     | UserDefinition
     | PermissionDefinition
+    | TopicPermissionDefinition
     | ExchangeDefinition
     | QueueDefinition
     | BindingDefinition
@@ -258,6 +287,7 @@ class Definitions(msgspec.Struct, omit_defaults=True):
     vhosts: list[VirtualHostDefinition] = []
     users: list[UserDefinition] = []
     permissions: list[PermissionDefinition] = []
+    topic_permissions: list[TopicPermissionDefinition] = []
     exchanges: list[ExchangeDefinition] = []
     queues: list[QueueDefinition] = []
     bindings: list[BindingDefinition] = []
@@ -267,6 +297,7 @@ class Definitions(msgspec.Struct, omit_defaults=True):
         yield from self.vhosts
         yield from self.users
         yield from self.permissions
+        yield from self.topic_permissions
         yield from self.exchanges
         yield from self.queues
         yield from self.bindings
@@ -299,7 +330,15 @@ class Definitions(msgspec.Struct, omit_defaults=True):
             left_out.append(f"{len(self.bindings) - len(bindings)} bindings of these")
         left_out += [f"limits of {user.title}" for user in self.users if user.limits]
         left_out += [f"limits of {vhost.title}" for vhost in self.vhosts if vhost.limits]
-        kept = Definitions(self.vhosts, self.users, self.permissions, exchanges, queues, bindings)
+        kept = Definitions(
+            self.vhosts,
+            self.users,
+            self.permissions,
+            self.topic_permissions,
+            exchanges,
+            queues,
+            bindings,
+        )
         return kept, left_out
 
 

@@ -43,6 +43,16 @@ def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, 
             }
             for p in sorted(model.permissions(), key=lambda p: (p.vhost, p.user))
         ],
+        "topic_permissions": [
+            {
+                "user": p.user,
+                "vhost": p.vhost,
+                "exchange": p.exchange,
+                "write": p.write,
+                "read": p.read,
+            }
+            for p in sorted(model.topic_permissions(), key=lambda p: (p.vhost, p.user, p.exchange))
+        ],
         "exchanges": [
             {
                 "name": exchange.name,

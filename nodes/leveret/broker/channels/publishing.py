@@ -66,7 +66,7 @@ class Publishing:
         known = self._routes.get(event.route)
         if known is None:
             self.send_run()
-            actor = self._connection.publish_actor(event.exchange)
+            actor = self._connection.publish_actor(event.exchange, event.routing_key)
             if actor is None:
                 # It may be so new that this node has not heard of it.
                 self._channel.find_exchange_of(event)
@@ -84,6 +84,9 @@ class Publishing:
             )
             if copies:
                 self.send_run()
+                for key in copies:
+                    # Refused by RabbitMQ from 4.0 on: a copy is a publish with another key.
+                    self._connection.publish_actor(event.exchange, key)
         run = self._run
         if run is None or self._run_key != (event.route, event.mandatory):
             self.send_run()
@@ -206,15 +209,14 @@ class Publishing:
                 the exchanges is deleted since; 403, the user may not write to it any more.
         """
         transaction = self._channel.transactional()
-        actors: dict[str, Ref[PublishRun]] = {}
+        actors: list[Ref[PublishRun]] = []
         for run in transaction.runs:
-            if run.exchange not in actors:
-                actor = self._connection.publish_actor(run.exchange)
-                if actor is None:
-                    raise no_exchange(self._channel, run.exchange)
-                actors[run.exchange] = actor
+            actor = self._connection.publish_actor(run.exchange, run.routing_key)
+            if actor is None:
+                raise no_exchange(self._channel, run.exchange)
+            actors.append(actor)
         self._connection.unheld(transaction.cost_bytes)
         runs, transaction.runs = transaction.runs, []
         transaction.is_partial = False
-        for run in runs:
-            self._send(run, actors[run.exchange])
+        for run, actor in zip(runs, actors, strict=True):
+            self._send(run, actor)

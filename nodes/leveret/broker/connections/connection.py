@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from leveret.amqp import ServerConnection
     from leveret.amqp.events import Event
     from leveret.amqp.method import Method
-    from leveret.broker.access import ResourceKind, Right
-    from leveret.catalog.model import Queue
+    from leveret.broker.access import ResourceKind, Right, TopicRight
+    from leveret.catalog.model import Exchange, Queue
 
     from .flow import Flow
     from .session import ByteStream, Services, Session
@@ -232,11 +232,26 @@ class ConnectionActor(Actor[object]):
         except ResourceRefused as error:
             raise errors.access_refused(str(error)) from None
 
-    def publish_actor(self, exchange: str) -> Ref[PublishRun] | None:
+    def check_topic(self, exchange: Exchange, routing_key: str, right: TopicRight) -> None:
+        """Let the user use a routing key with an exchange, which counts for topic exchanges.
+
+        Raises:
+            AmqpError: 403, its topic permissions do not allow it.
+        """
+        if exchange.type != "topic":
+            return
+        try:
+            self.services.access.check_topic(
+                self.user, self.vhost, exchange.name, routing_key, right
+            )
+        except ResourceRefused as error:
+            raise errors.access_refused(str(error)) from None
+
+    def publish_actor(self, exchange: str, routing_key: str) -> Ref[PublishRun] | None:
         """Return the actor to publish to, or None if this node knows no such exchange.
 
         Raises:
-            AmqpError: 403, the user may not write to it, or it is internal.
+            AmqpError: 403, the user may not write to it, or not with this key, or it is internal.
         """
         known = self.services.catalog.model.exchange(self.vhost, exchange)
         if known is None:
@@ -245,6 +260,7 @@ class ConnectionActor(Actor[object]):
         if known.internal:
             message = f"cannot publish to internal exchange '{exchange}' in vhost '{self.vhost}'"
             raise errors.access_refused(message)
+        self.check_topic(known, routing_key, "write")
         return self.services.directory.exchange(self.vhost, exchange)
 
     def published(self, size_bytes: int) -> None:

@@ -98,6 +98,23 @@ def add_user_verbs(controls: Controls, parts: NodeParts) -> None:
     controls.add("list_user_permissions", UserArguments, partial(_list_user_permissions, parts))
 
 
+def check_patterns(*patterns: str) -> None:
+    """Accept or refuse the regular expressions of a permission.
+
+    Raises:
+        ControlError: one of them is none.
+    """
+    for pattern in patterns:
+        try:
+            check_pattern(pattern)
+        except ValueError as error:
+            raise ControlError(
+                "refused",
+                str(error),
+                remedy="""all names are '.*', none is ''; see the syntax of Python's `re`""",
+            ) from None
+
+
 async def _add_user(parts: NodeParts, arguments: PasswordArguments) -> Outcome:
     if not arguments.user:
         raise ControlError("refused", "a user needs a name")
@@ -159,15 +176,7 @@ async def _list_users(parts: NodeParts, _: NoArguments) -> list[UserSeen]:
 
 
 async def _set_permissions(parts: NodeParts, arguments: PermissionArguments) -> Outcome:
-    for pattern in (arguments.configure, arguments.write, arguments.read):
-        try:
-            check_pattern(pattern)
-        except ValueError as error:
-            raise ControlError(
-                "refused",
-                str(error),
-                remedy="""all names are '.*', none is ''; see the syntax of Python's `re`""",
-            ) from None
+    check_patterns(arguments.configure, arguments.write, arguments.read)
     await change(
         parts,
         SetPermission(

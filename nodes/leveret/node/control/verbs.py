@@ -24,6 +24,7 @@ from .leadership import (
 )
 from .membership import MemberArguments, remove
 from .node_status import status
+from .topic_permissions import add_topic_verbs
 from .users import add_user_verbs
 from .virtual_hosts import add_virtual_host_verbs
 
@@ -43,6 +44,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     controls.add("cluster token", NoArguments, partial(token, parts))
     controls.add("digests", NoArguments, partial(digests, parts))
     add_user_verbs(controls, parts)
+    add_topic_verbs(controls, parts)
     add_virtual_host_verbs(controls, parts)
     add_definition_verbs(controls, parts)
     add_entity_verbs(controls, parts, admin)

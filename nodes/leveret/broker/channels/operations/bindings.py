@@ -105,9 +105,11 @@ async def _bind(
     )
     model = channel.connection.services.catalog.model
     exchange = model.exchange(vhost, source)
-    if binds and (exchange is None or model.has_binding(binding)):
+    if exchange is None or (binds and model.has_binding(binding)):
         await catch_up(channel)
         exchange = model.exchange(vhost, source)
+    if exchange is not None:
+        channel.connection.check_topic(exchange, routing_key, "read")
     if binds and exchange is not None and exchange.type == "headers":
         try:
             check_header_arguments(table)
