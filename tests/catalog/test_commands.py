@@ -28,6 +28,10 @@ EVERY_COMMAND: list[c.AnyCommand] = [
     c.AdmitNode(0, "n4", "h:3", 2**41),
     c.RemoveNode(3),
     c.LoseNode(3, 5),
+    c.SetTopicPermission("bob", "v", "x", "^a", ""),
+    c.ClearTopicPermission("bob", "v", None),
+    c.SetPolicy("v", False, "p", "^a", "queues", -3, b'{"max-length":1}'),
+    c.ClearPolicy("v", True, "p"),
 ]
 
 
@@ -38,7 +42,7 @@ def test_every_command_survives_its_encoding() -> None:
 def test_op_codes_are_frozen() -> None:
     codes = [msgspec.msgpack.decode(c.encode(command)[1:])[0] for command in EVERY_COMMAND]
 
-    assert codes == list(range(1, 18))
+    assert codes == list(range(1, 22))
 
 
 def test_a_registration_of_the_first_release_has_no_incarnation() -> None:

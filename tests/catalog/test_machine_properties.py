@@ -17,12 +17,14 @@ from leveret.catalog.model import (
     Exchange,
     Node,
     PasswordHash,
+    Policy,
     Queue,
 )
 
 VHOSTS = st.sampled_from(["/", "v"])
 EXCHANGES = st.sampled_from(["a", "b", "c", "amq.fanout", ""])
 QUEUES = st.sampled_from(["q", "r", "s"])
+POLICIES = st.sampled_from(["p", "o"])
 USERS = st.sampled_from(["guest", "bob"])
 NODES = st.sampled_from([1, 1, 2, 2, 3])
 NODE_NAMES = st.sampled_from(["n1", "n2", "n3"])
@@ -65,6 +67,17 @@ COMMANDS: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.AdmitNode, st.sampled_from([0, 1, 2]), NODE_NAMES, st.just("p"), st.integers(1, 2)),
     st.builds(c.RemoveNode, NODES),
     st.builds(c.LoseNode, NODES, BOOTS),
+    st.builds(
+        c.SetPolicy,
+        VHOSTS,
+        BOOLS,
+        POLICIES,
+        KEYS,
+        st.sampled_from(["all", "queues"]),
+        st.integers(0, 1),
+        NONE,
+    ),
+    st.builds(c.ClearPolicy, VHOSTS, BOOLS, POLICIES),
 )
 HISTORIES = st.lists(COMMANDS, max_size=40)
 
@@ -89,6 +102,7 @@ class Naive:
         self.exchanges: list[Exchange] = []
         self.queues: list[Queue] = []
         self.bindings: list[Binding] = []
+        self.policies: list[Policy] = []
         self.nodes: dict[int, Member] = {1: Member("n1", 0, 1)}
         self.removed: list[int] = []
         self.numbers_used = [1]
@@ -118,6 +132,10 @@ class Naive:
 
     def drop_queues_at(self, node: int) -> None:
         self.queues = [q for q in self.queues if q.home != node]
+
+    def clear_policy(self, vhost: str, name: str, *, is_operator: bool) -> None:
+        gone = (vhost, is_operator, name)
+        self.policies = [p for p in self.policies if (p.vhost, p.is_operator, p.name) != gone]
 
     def settle(self, lost: list[Binding]) -> None:
         """Remove dangling bindings, and auto-delete exchanges that lost their last binding."""
@@ -152,6 +170,7 @@ class Naive:
                 self.queues = [q for q in self.queues if q.vhost != name]
                 self.permissions = [p for p in self.permissions if p[1] != name]
                 self.topics = [t for t in self.topics if t[1] != name]
+                self.policies = [p for p in self.policies if p.vhost != name]
             case c.PutUser(name):
                 if name not in self.users and command.part in ("all", "new"):
                     self.users += [name]
@@ -267,6 +286,13 @@ class Naive:
             case c.LoseNode(node, boot):
                 if node in self.nodes and self.nodes[node].boot <= boot:
                     self.drop_queues_at(node)
+            case c.SetPolicy(vhost, is_operator, name):
+                if vhost in self.vhosts:
+                    self.clear_policy(vhost, name, is_operator=is_operator)
+                    more = (command.pattern, command.apply_to, command.priority, b"")
+                    self.policies.append(Policy(vhost, is_operator, name, *more))
+            case c.ClearPolicy(vhost, is_operator, name):
+                self.clear_policy(vhost, name, is_operator=is_operator)
             case _:
                 raise AssertionError(command)
         self.settle(lost)
@@ -301,6 +327,7 @@ def test_the_machine_holds_what_a_naive_model_holds(history: list[c.AnyCommand])
         assert set(state.exchanges) == set(naive.exchanges)
         assert set(state.queues) == set(naive.queues)
         assert set(state.bindings) == set(naive.bindings)
+        assert set(state.policies) == set(naive.policies)
 
 
 @given(HISTORIES)
@@ -321,6 +348,10 @@ def test_every_index_of_the_model_agrees_with_its_tables(history: list[c.AnyComm
     assert len(model._bindings_to) == len(
         {(b.vhost, b.kind, b.destination) for b in state.bindings}
     )
+    for policy in state.policies:
+        found = model.policy(policy.vhost, policy.name, is_operator=policy.is_operator)
+        assert found is policy
+        assert policy in model.policies(policy.vhost)
     for exchange in state.exchanges:
         where = (exchange.vhost, exchange.name)
         assert list(model.bindings_from(*where)) == [

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 import msgspec
 
 from leveret.catalog.model import (
+    ApplyTo,
     Binding,
     Cluster,
     DestinationKind,
@@ -20,6 +21,7 @@ from leveret.catalog.model import (
     Node,
     PasswordHash,
     Permission,
+    Policy,
     Queue,
     TopicPermission,
     User,
@@ -259,6 +261,26 @@ class ClearTopicPermission(Command[TopicPermission], frozen=True, gc=False, tag=
     exchange: Name | None
 
 
+class SetPolicy(Command[Policy], frozen=True, gc=False, tag=20):
+    """Create or replace the policy of that name and kind; its fields are as in `Policy`."""
+
+    vhost: Name
+    is_operator: bool
+    name: Name
+    pattern: Pattern
+    apply_to: ApplyTo
+    priority: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+    definition: Arguments
+
+
+class ClearPolicy(Command[Policy], frozen=True, gc=False, tag=21):
+    """Delete the policy of that name and kind."""
+
+    vhost: Name
+    is_operator: bool
+    name: Name
+
+
 AnyCommand = (
     Bootstrap
     | AddVirtualHost
@@ -279,6 +301,8 @@ AnyCommand = (
     | LoseNode
     | SetTopicPermission
     | ClearTopicPermission
+    | SetPolicy
+    | ClearPolicy
 )
 
 Outcome = Literal["created", "exists", "changed", "deleted", "absent"]

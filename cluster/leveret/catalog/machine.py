@@ -22,6 +22,7 @@ from leveret.catalog.model import (
     Model,
     Node,
     Permission,
+    Policy,
     Queue,
     State,
     TopicPermission,
@@ -30,9 +31,10 @@ from leveret.catalog.model import (
 )
 from leveret.catalog.placement import is_replicated, pick_shard
 
-SNAPSHOT_VERSION: Final = 2
-_READABLE_VERSIONS: Final = (1, 2)
-"""Version 1 knew neither incarnations nor removed nodes; the fields' defaults stand for them."""
+SNAPSHOT_VERSION: Final = 3
+_READABLE_VERSIONS: Final = (1, 2, 3)
+"""Version 1 knew neither incarnations nor removed nodes, 2 no policies; the fields' defaults stand
+for them."""
 
 
 class CatalogMachine:
@@ -61,6 +63,8 @@ class CatalogMachine:
             c.LoseNode: self._lose_node,
             c.SetTopicPermission: self._set_topic_permission,
             c.ClearTopicPermission: self._clear_topic_permission,
+            c.SetPolicy: self._set_policy,
+            c.ClearPolicy: self._clear_policy,
         }
 
     def apply(self, index: int, stamp_ms: int, command: bytes, offset: int) -> c.Reply:
@@ -231,6 +235,8 @@ class CatalogMachine:
                 self._drop_exchange(exchange)
         self._drop_permissions(lambda permission: permission.vhost == vhost.name)
         self._drop_topic_permissions(lambda permission: permission.vhost == vhost.name)
+        for policy in list(self.model.policies(vhost.name)):
+            self._drop_policy(policy)
         self.model.remove_vhost(vhost)
         self._events.append(c.Deleted(vhost))
         return c.Done("deleted", vhost)
@@ -324,6 +330,38 @@ class CatalogMachine:
             self.model.remove_topic_permission(permission)
             self._events.append(c.Deleted(permission))
         return chosen
+
+    # Policies.
+
+    def _set_policy(self, command: c.SetPolicy) -> c.Reply:
+        if self.model.vhost(command.vhost) is None:
+            return c.Refusal("not_found", "vhost", command.vhost)
+        policy = Policy(
+            command.vhost,
+            command.is_operator,
+            command.name,
+            command.pattern,
+            command.apply_to,
+            command.priority,
+            command.definition,
+        )
+        old = self.model.policy(policy.vhost, policy.name, is_operator=policy.is_operator)
+        if policy == old:
+            return c.Done("exists", old)
+        self.model.put_policy(policy)
+        self._events.append(c.Created(policy) if old is None else c.Changed(policy))
+        return c.Done("created" if old is None else "changed", policy)
+
+    def _clear_policy(self, command: c.ClearPolicy) -> c.Reply:
+        policy = self.model.policy(command.vhost, command.name, is_operator=command.is_operator)
+        if policy is None:
+            return c.Done("absent", None)
+        self._drop_policy(policy)
+        return c.Done("deleted", policy)
+
+    def _drop_policy(self, policy: Policy) -> None:
+        self.model.remove_policy(policy)
+        self._events.append(c.Deleted(policy))
 
     # Exchanges and bindings.
 

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 DestinationKind = Literal["queue", "exchange"]
+ApplyTo = Literal["all", "queues", "classic_queues", "quorum_queues", "streams", "exchanges"]
 
 PREDECLARED_EXCHANGES: tuple[tuple[str, str, bool], ...] = (
     # name, type, internal: what RabbitMQ puts into each new virtual host (observed on 3.10.8).
@@ -150,8 +151,34 @@ class Binding(msgspec.Struct, frozen=True, gc=False, array_like=True):
     arguments: bytes
 
 
+class Policy(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Settings for the queues and exchanges of `vhost` whose names match `pattern`.
+
+    An operator policy (`is_operator`) is a limit beside the policy that users are given; the two
+    kinds have names of their own. `definition` is a JSON object: who writes it encodes equal
+    definitions equally.
+    """
+
+    vhost: str
+    is_operator: bool
+    name: str
+    pattern: str
+    apply_to: ApplyTo
+    priority: int
+    definition: bytes
+
+
 Entity = (
-    Cluster | Node | VirtualHost | User | Permission | TopicPermission | Exchange | Queue | Binding
+    Cluster
+    | Node
+    | VirtualHost
+    | User
+    | Permission
+    | TopicPermission
+    | Exchange
+    | Queue
+    | Binding
+    | Policy
 )
 
 
@@ -170,6 +197,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     node_next: int = 1
     removed_nodes: tuple[int, ...] = ()
     topic_permissions: tuple[TopicPermission, ...] = ()
+    policies: tuple[Policy, ...] = ()
 
 
 _NO_BINDINGS: dict[Binding, None] = {}
@@ -180,6 +208,9 @@ class Model:
 
     The collections that the listings give are live views: copy before a change may come between.
     """
+
+    policy_changes: int = 0
+    """Grows with each change of a policy: what was concluded from them must be looked up again."""
 
     def __init__(self) -> None:
         self.load(State(None, 1, (), (), (), (), (), (), ()))
@@ -206,6 +237,8 @@ class Model:
         self._queues_by_uid: dict[int, Queue] = {}
         self._queues_by_shard: dict[int, dict[int, Queue]] = {}
         self._queues_by_home: dict[int, dict[int, Queue]] = {}
+        self._policies: dict[str, dict[tuple[bool, str], Policy]] = {}
+        self.policy_changes += 1
         self._bindings: dict[Binding, None] = {}
         self._bindings_from: dict[tuple[str, str], dict[Binding, None]] = {}
         self._bindings_to: dict[tuple[str, str, str], dict[Binding, None]] = {}
@@ -217,6 +250,8 @@ class Model:
             self.add_queue(queue)
         for binding in state.bindings:
             self.add_binding(binding)
+        for policy in state.policies:
+            self.put_policy(policy)
 
     def dump(self) -> State:
         """Return the whole content; `load` of it gives an equal model with equal iteration."""
@@ -233,6 +268,7 @@ class Model:
             self.node_next,
             self.removed_nodes,
             tuple(self._topic_permissions.values()),
+            tuple(p for of_vhost in self._policies.values() for p in of_vhost.values()),
         )
 
     # Reading.
@@ -311,6 +347,14 @@ class Model:
         """The bindings that end in the queue or exchange `destination`."""
         return self._bindings_to.get((vhost, kind, destination), _NO_BINDINGS).keys()
 
+    def policy(self, vhost: str, name: str, *, is_operator: bool) -> Policy | None:
+        of_vhost = self._policies.get(vhost)
+        return None if of_vhost is None else of_vhost.get((is_operator, name))
+
+    def policies(self, vhost: str) -> Collection[Policy]:
+        """The policies of both kinds."""
+        return self._policies.get(vhost, {}).values()
+
     # Changing: for the machine only. An entity that is added is new, one that is removed is there.
 
     def put_node(self, node: Node) -> None:
@@ -326,11 +370,13 @@ class Model:
         self._vhosts[vhost.name] = vhost
         self._exchanges[vhost.name] = {}
         self._queues[vhost.name] = {}
+        self._policies[vhost.name] = {}
 
     def remove_vhost(self, vhost: VirtualHost) -> None:
         """Remove an empty virtual host."""
         assert not self._exchanges.pop(vhost.name)
         assert not self._queues.pop(vhost.name)
+        assert not self._policies.pop(vhost.name)
         del self._vhosts[vhost.name]
 
     def put_user(self, user: User) -> None:
@@ -391,3 +437,11 @@ class Model:
         del self._bindings_to[destination][binding]
         if not self._bindings_to[destination]:
             del self._bindings_to[destination]
+
+    def put_policy(self, policy: Policy) -> None:
+        self._policies[policy.vhost][policy.is_operator, policy.name] = policy
+        self.policy_changes += 1
+
+    def remove_policy(self, policy: Policy) -> None:
+        del self._policies[policy.vhost][policy.is_operator, policy.name]
+        self.policy_changes += 1
