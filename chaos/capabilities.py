@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,14 +22,20 @@ from chaos.hosts import CommandFailed, run_command
 from chaos.nemesis.kinds import KINDS, Need
 
 OWN_WORLD: Final = "LEVERET_CHAOS_WORLD"
-"""In the environment of a run that is in its own world; says how it came there."""
+"""In the environment of a run that is in its own world: the folder to work in."""
+LIFE: Final = "LEVERET_CHAOS_LIFE"
+"""Likewise: the descriptor of a pipe that ends with the process outside."""
 SPACES: Final = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 FAKETIME: Final = "faketime/libfaketime.so.1"
 LIBRARIES: Final = ("/usr/lib", "/usr/local/lib", "/usr/lib64")
 
 
-def enter_own_world(arguments: Sequence[str]) -> str:
-    """Start this program again in a world of its own, and not return.
+def run_in_own_world(arguments: Sequence[str], work: Path) -> str:
+    """Run this program in a world of its own, and exit with its code.
+
+    It ends with this process, also if this one is killed: it hears that by a pipe.
+
+    work: the folder for it, which belongs to this process.
 
     Returns:
         Why that cannot be, if it cannot.
@@ -46,11 +53,30 @@ def enter_own_world(arguments: Sequence[str]) -> str:
             timeout=20,
         )
         if tried.returncode == 0:
-            os.environ[OWN_WORLD] = "1"
-            sys.stdout.flush()
-            os.execvp("unshare", [*command, sys.executable, "-m", "chaos", *arguments])  # noqa: S606, S607
+            sys.exit(_ended([*command, sys.executable, "-m", "chaos", *arguments], work))
         reason = tried.stderr.strip().replace("\n", "; ")
     return f"no namespaces of our own: {reason}"
+
+
+def _ended(command: Sequence[str], work: Path) -> int:
+    """Run a command to its end in the world that it makes; return its exit code."""
+    sys.stdout.flush()
+    life, ours = os.pipe()
+    try:
+        world = subprocess.Popen(  # noqa: S603 - put together by the caller
+            command,
+            env={**os.environ, OWN_WORLD: str(work), LIFE: str(life)},
+            pass_fds=[life],
+        )
+        try:
+            return world.wait()
+        finally:
+            # It takes its whole world along. A signal for it to end would be lost on its way.
+            world.kill()
+            world.wait()
+    finally:
+        os.close(life)
+        os.close(ours)
 
 
 def settle_in() -> None:
@@ -61,11 +87,19 @@ def settle_in() -> None:
     """
     run_command("mount", "-t", "tmpfs", "tmpfs", "/run")
     run_command("ip", "link", "set", "lo", "up")
+    threading.Thread(target=_end_with, args=[int(os.environ[LIFE])], daemon=True).start()
 
 
-def is_own_world() -> bool:
-    """Return whether this run is in a world of its own."""
-    return OWN_WORLD in os.environ
+def _end_with(life: int) -> None:
+    """End this world when the process outside that it is for has ended."""
+    os.read(life, 1)
+    os._exit(1)
+
+
+def own_world() -> Path | None:
+    """Return the folder to work in if this run is in a world of its own; else None."""
+    work = os.environ.get(OWN_WORLD)
+    return None if work is None else Path(work)
 
 
 def possible(kinds: Iterable[str], *, why_no_hosts: str) -> tuple[list[str], dict[str, str]]:

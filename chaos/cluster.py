@@ -323,13 +323,23 @@ class Cluster:
                 return f"{node} does not greet clients"
         return None
 
-    async def wait_well(self, *, within_s: float) -> str | None:
-        """Wait until all nodes are full members that serve clients; return what is still amiss."""
-        deadline = trio.current_time() + within_s
+    async def wait_well(
+        self, *, within_s: float, waits: dict[str, float] | None = None
+    ) -> str | None:
+        """Wait until all nodes are full members that serve clients; return what is still amiss.
+
+        waits: gets the seconds for which each thing was amiss.
+        """
+        since = trio.current_time()
+        deadline = since + within_s
         while (amiss := await self.why_not_well()) is not None:
             if trio.current_time() > deadline:
                 return amiss
             await trio.sleep(LOOK_EVERY_S)
+            now = trio.current_time()
+            if waits is not None:
+                waits[amiss] = waits.get(amiss, 0.0) + now - since
+            since = now
         return None
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-import shutil
 import sys
-import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,17 +12,19 @@ from pathlib import Path
 import click
 import trio
 
-from chaos.capabilities import enter_own_world, faketime, is_own_world, possible, settle_in
+from chaos.capabilities import faketime, own_world, possible, run_in_own_world, settle_in
 from chaos.cluster import Cluster
 from chaos.history import Event
 from chaos.hosts import CommandFailed, Loopback, Namespaces
 from chaos.nemesis.kinds import KINDS
 from chaos.nemesis.resources import clock_file, clock_tools
 from chaos.profiles import PROFILES, PROMISED
+from chaos.recorder import read
 from chaos.report import folder as kept
 from chaos.report.screen import Screen
-from chaos.runner import Plan, Run, verdict_of
+from chaos.runner import HISTORY, Plan, Run, verdict_of
 from chaos.simulation.mutations import MUTATIONS
+from chaos.workspace import workspace
 
 
 def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -43,7 +42,7 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 @click.option("--seed", type=int, help="Draws the faults and the clients [default: by chance].")
 @click.option("--nodes", type=click.Choice(["1", "3", "5"]), default="3", show_default=True)
 @click.option("--faults", "kinds", callback=_kinds, metavar="KIND,…", help="Only these kinds.")
-@click.option("--rate", type=click.FloatRange(1), help="Messages/s of each of 3 publishers.")
+@click.option("--rate", type=click.FloatRange(1), help="Messages/s of each of 2 publishers.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="default", show_default=True)
 @click.option(
     "--keep",
@@ -126,7 +125,28 @@ def _load(folder: Path) -> tuple[Plan, list[str], list[Event]]:
 
 def _play(plan: Plan, keep: Path | None) -> None:
     """Play a plan on this machine as far as that lets us, show and keep it; exit 1 on a FAIL."""
-    why_no_hosts = _own_world(plan.kinds)
+    work = own_world()
+    if work is not None:
+        _play_in(work, plan, keep, why_no_hosts=_settled_in())
+        return
+    with workspace() as work:
+        why_no_hosts = "no fault that was asked for needs it"
+        if any({"hosts", "tmpfs", "fuse"} & set(KINDS[kind].needs) for kind in plan.kinds):
+            # Without arguments this is the last of the round that `python -m chaos` does.
+            why_no_hosts = run_in_own_world(sys.argv[1:] or ["run"], work)
+        _play_in(work, plan, keep, why_no_hosts=why_no_hosts)
+
+
+def _settled_in() -> str:
+    """Make the own world a place for hosts; return why it cannot be one, if so."""
+    try:
+        settle_in()
+    except CommandFailed as failure:
+        return str(failure)
+    return ""
+
+
+def _play_in(work: Path, plan: Plan, keep: Path | None, *, why_no_hosts: str) -> None:
     can, cannot = possible(plan.kinds, why_no_hosts=why_no_hosts)
     for kind, reason in cannot.items():
         print(f"not injected here: {kind:13} {reason}")
@@ -139,7 +159,6 @@ def _play(plan: Plan, keep: Path | None) -> None:
             step for step in plan.steps if all(fault.kind in can for fault in step.faults)
         ))  # fmt: skip
     print(f"seed {plan.seed}, {plan.nodes} nodes, {plan.seconds:g} s: {', '.join(can)}", flush=True)
-    work = Path(tempfile.mkdtemp(prefix="leveret-chaos-"))
     # What the clients' libraries say of lost connections is no news here.
     logging.basicConfig(filename=work / "clients.log", level=logging.WARNING)
     screen = Screen()
@@ -156,31 +175,15 @@ def _play(plan: Plan, keep: Path | None) -> None:
             mistake=plan.mistake,
         )
         trio.run(_watched, played, cluster, screen)
-        events = kept.ordered(played.clients.history.events)
-        verdict = verdict_of(plan, events, played.failures)
-        screen.finish(played, verdict)
-        print(f"kept: {kept.save(played, verdict, events, below=keep)}")
     except CommandFailed as failure:
         raise click.ClickException(str(failure)) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    events = kept.ordered(read(work / HISTORY))
+    verdict = verdict_of(plan, events, played.failures)
+    screen.finish(played, verdict)
+    print(f"kept: {kept.save(played, verdict, events, below=keep)}")
     print(verdict.line(plan.seed))
     if not verdict.is_pass:
         sys.exit(1)
-
-
-def _own_world(kinds: Sequence[str]) -> str:
-    """Enter a world of our own if a fault needs it; return why there is none."""
-    if not any({"hosts", "tmpfs", "fuse"} & set(KINDS[kind].needs) for kind in kinds):
-        return "no fault that was asked for needs it"
-    if not is_own_world():
-        # Without arguments this is the last of the round that `python -m chaos` does.
-        return enter_own_world(sys.argv[1:] or ["run"])
-    try:
-        settle_in()
-    except CommandFailed as failure:
-        return str(failure)
-    return ""
 
 
 def _tools(work: Path, number: int, *, has_clocks: bool) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from chaos.checkers import cluster, messages, queues
 from chaos.checkers.linear import linearizable
-from chaos.checkers.silence import Gap, gaps, silence
+from chaos.checkers.silence import Gap, gaps, gaps_of_any_fault, silence
 from chaos.history import Event, Fault, Recovered, counts_of
 
 _COUNTED = re.compile(r"[a-z ]+: (\d+), such as ")
@@ -43,8 +43,15 @@ class Verdict:
     faults: Counter[str]
     gaps: list[Gap]
     """The longest silence of each queue while a majority was there."""
-    slowest: float | None = field(default=None)
-    """The longest recovery, in seconds."""
+    gaps_of_any_fault: list[Gap] = field(default_factory=list)
+    """The same, also when no majority was there."""
+    recoveries_s: list[float] = field(default_factory=list)
+    """How long it took after each step's faults until all nodes served all queues, rising."""
+
+    @property
+    def slowest(self) -> float | None:
+        """The longest recovery, in seconds."""
+        return max(self.recoveries_s, default=None)
 
     @property
     def is_pass(self) -> bool:
@@ -110,8 +117,16 @@ def judge(
         counts_of(events),
         Counter(event.kind for event in events if isinstance(event, Fault)),
         gaps(events, nodes=nodes),
-        max(
-            (e.after_s for e in events if isinstance(e, Recovered) and e.after_s is not None),
-            default=None,
-        ),
+        gaps_of_any_fault(events),
+        _recoveries(events),
     )
+
+
+def _recoveries(events: Sequence[Event]) -> list[float]:
+    """Return how long each recovery took until the last node served the last queue, rising."""
+    slowest: dict[float, float] = {}
+    for event in events:
+        if isinstance(event, Recovered) and event.after_s is not None:
+            since = round(event.t - event.after_s, 2)
+            slowest[since] = max(slowest.get(since, 0.0), event.after_s)
+    return sorted(slowest.values())

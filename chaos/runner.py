@@ -18,6 +18,7 @@ from chaos.plan import Step, draw
 from chaos.recorder import Recorder
 from chaos.workloads import foreign, looks, objects, ours
 from chaos.workloads.clients import (
+    ALL_ROUTES,
     KEPT,
     KEPT_ROUTES,
     ONE_CONSUMER,
@@ -35,8 +36,13 @@ DRAIN_S: Final = 120.0
 """How long what was confirmed may take to come out, since it last went on."""
 SETTLE_S: Final = 2.0
 DEPTH_S: Final = 20.0
+STEADY_RATE: Final = 8.0
+"""Messages a second of the publishers that stay on a node each: silence is measured through every
+node, wherever the others are."""
 KEPT_SHARE: Final = 0.2
 """Of the rate, for the queue that grows during the whole run."""
+KEPT_MAX: Final = 10_000
+"""Messages in it at the end of a long run: a node whose disk was wiped fetches all of them."""
 HISTORY: Final = "history.jsonl"
 
 
@@ -127,9 +133,7 @@ class Run:
             for name, queue in (("c0", ORDERS), ("w0", WORK), ("w1", WORK)):
                 consuming.start_soon(self._consume_forever, name, queue)
             async with self._clients_until_quiet("publishers") as publishing:
-                publishing.start_soon(ours.publish_forever, clients, "p0", ROUTES)
-                publishing.start_soon(foreign.publish_forever, clients, "p1", ROUTES)
-                publishing.start_soon(ours.publish_forever, clients, "p2", KEPT_ROUTES, KEPT_SHARE)
+                self._start_publishers(publishing)
                 for name in ("o0", "o1", "o2"):
                     publishing.start_soon(objects.operate_forever, clients, name)
                 for name in ("x0", "x1"):
@@ -141,6 +145,16 @@ class Run:
         # Acknowledgements are on their way to the log for a moment after their consumer has gone.
         await trio.sleep(SETTLE_S)
         await looks.note_depths(clients, "calm", within_s=DEPTH_S, until_empty=False)
+
+    def _start_publishers(self, nursery: trio.Nursery) -> None:
+        clients, plan = self.clients, self.plan
+        kept_rate = min(clients.rate * KEPT_SHARE, KEPT_MAX / plan.seconds)
+        ours_forever = ours.publish_forever
+        nursery.start_soon(ours_forever, clients, "p0", ROUTES, clients.rate)
+        nursery.start_soon(foreign.publish_forever, clients, "p1", ROUTES)
+        nursery.start_soon(ours_forever, clients, "p2", KEPT_ROUTES, kept_rate)
+        for place in range(plan.nodes):
+            nursery.start_soon(ours_forever, clients, f"s{place}", ALL_ROUTES, STEADY_RATE, place)
 
     @asynccontextmanager
     async def _clients_until_quiet(self, who: str) -> AsyncIterator[trio.Nursery]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from chaos.history import Event, Fault, MessageId, Outcome, Publish, Recovered
@@ -37,8 +38,22 @@ def gaps(events: Iterable[Event], *, nodes: int) -> list[Gap]:
     nodes: of the cluster; a fault names those that it took down.
     """
     events = list(events)
-    outages = without_majority(events, nodes=nodes)
-    doubtful = _through_lost_nodes(events)
+    return _longest(
+        events,
+        not_owed=_through_lost_nodes(events),
+        not_judged=_Times(without_majority(events, nodes=nodes)),
+    )
+
+
+def gaps_of_any_fault(events: Iterable[Event]) -> list[Gap]:
+    """Return the longest gap of each queue, whatever was lost meanwhile; for the report alone."""
+    events = list(events)
+    answered = {event.id for event in events if isinstance(event, Outcome)}
+    never = {event.id for event in events if isinstance(event, Publish)} - answered
+    return _longest(events, not_owed=never, not_judged=_Times([]))
+
+
+def _longest(events: Sequence[Event], *, not_owed: set[MessageId], not_judged: _Times) -> list[Gap]:
     owed: dict[str, set[MessageId]] = {}
     queues: dict[MessageId, tuple[str, ...]] = {}
     heard: dict[str, float] = {}
@@ -47,7 +62,7 @@ def gaps(events: Iterable[Event], *, nodes: int) -> list[Gap]:
         match event:
             case Publish():
                 queues[event.id] = event.queues
-                if event.id in doubtful:
+                if event.id in not_owed:
                     continue
                 for queue in event.queues:
                     waiting = owed.setdefault(queue, set())
@@ -62,10 +77,10 @@ def gaps(events: Iterable[Event], *, nodes: int) -> list[Gap]:
                     gap = Gap(queue, heard[queue], event.t - heard[queue])
                     heard[queue] = event.t
                     waiting.discard(event.id)
-                    if _touches(outages, gap.began, event.t):
-                        continue
                     before = longest.get(queue)
-                    if before is None or before.long_s < gap.long_s:
+                    if before is not None and before.long_s >= gap.long_s:
+                        continue
+                    if not not_judged.touch(gap.began, event.t):
                         longest[queue] = gap
     return [longest[queue] for queue in sorted(longest)]
 
@@ -79,15 +94,13 @@ def _through_lost_nodes(events: Iterable[Event]) -> set[MessageId]:
     down: dict[int, list[tuple[float, float]]] = {}
     for begin, end, node in _downs(events):
         down.setdefault(node, []).append((begin, end))
+    times = defaultdict(lambda: _Times([]), {node: _Times(spans) for node, spans in down.items()})
     answered = {event.id: event.t for event in events if isinstance(event, Outcome)}
     return {
         event.id
         for event in events
         if isinstance(event, Publish)
-        and (
-            event.id not in answered
-            or _touches(down.get(event.node, []), event.t, answered[event.id])
-        )
+        and (event.id not in answered or times[event.node].touch(event.t, answered[event.id]))
     }
 
 
@@ -133,5 +146,20 @@ def _next(times: list[float], t: float) -> float:
     return times[at] if at < len(times) else t
 
 
-def _touches(times: list[tuple[float, float]], begin: float, end: float) -> bool:
-    return any(one < end and begin < other for one, other in times)
+class _Times:
+    """Times from a begin to an end, which may overlap; looked through for each of a million."""
+
+    def __init__(self, spans: Iterable[tuple[float, float]]) -> None:
+        self._begins: list[float] = []
+        self._ends: list[float] = []
+        for begin, end in sorted(spans):
+            if self._ends and begin <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], end)
+            else:
+                self._begins.append(begin)
+                self._ends.append(end)
+
+    def touch(self, begin: float, end: float) -> bool:
+        """Tell whether one of them has a moment in common with the time between these two."""
+        at = bisect_right(self._ends, begin)
+        return at < len(self._begins) and self._begins[at] < end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
+from typing import Final
 
 import trio
 
@@ -14,6 +15,10 @@ from chaos.nemesis.kinds import KINDS
 from chaos.plan import SHAPES, Planned, Step
 from chaos.workloads.clients import Clients
 from chaos.workloads.looks import probe
+
+TOLD_S: Final = 5.0
+"""A recovery that took longer is told, with what was waited for."""
+TOLD_MAX: Final = 3
 
 
 class Nemesis:
@@ -86,7 +91,9 @@ class Nemesis:
     async def _recover(self, faults: Sequence[Planned]) -> None:
         clients = self._clients
         healed = clients.now()
-        amiss = await self._cluster.wait_well(within_s=self._recovery_s)
+        waits: dict[str, float] = {}
+        amiss = await self._cluster.wait_well(within_s=self._recovery_s, waits=waits)
+        well = clients.now()
         if amiss is not None:
             self._tell(f"{clients.now():8.1f} s  not well after {self._recovery_s:g} s: {amiss}")
             self._cluster.failures.append(
@@ -94,6 +101,12 @@ class Nemesis:
                 f" {' and '.join(fault.kind for fault in faults)} at {healed:.1f}: {amiss}"
             )
         await probe(clients, since_s=healed, within_s=self._recovery_s)
+        after_s = clients.now() - healed
+        if after_s > TOLD_S:
+            waits["fresh clients were not all served"] = clients.now() - well
+            longest = sorted(waits.items(), key=lambda wait: -wait[1])[:TOLD_MAX]
+            told = "; ".join(f"{waited_s:.1f} s {why}" for why, waited_s in longest)
+            self._tell(f"{clients.now():8.1f} s  served again only after {after_s:.1f} s: {told}")
 
 
 def _names(numbers: tuple[int, ...]) -> str:

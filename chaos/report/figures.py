@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Final
 
+from chaos.checkers.silence import Gap
 from chaos.judge import Verdict
 
 LEVELS: Final = " ▁▂▃▄▅▆▇█"
@@ -36,12 +38,20 @@ def table(verdict: Verdict) -> list[str]:
         ("delivered", f"{counts['delivered']:,}, marked redelivered {counts['redelivered']:,}"),
         (
             "silence",
-            "  ".join(f"{gap.queue} {gap.long_s:.1f} s" for gap in verdict.gaps)
-            + ", longest while a majority was there",
+            f"{_gaps(verdict.gaps)}, longest while a majority was there",
         ),
-        (
-            "recovery",
-            "-" if verdict.slowest is None else f"{verdict.slowest:.1f} s, slowest after a fault",
-        ),
+        ("", f"{_gaps(verdict.gaps_of_any_fault)}, longest at all"),
+        ("recovery", _recovery(verdict.recoveries_s)),
     ]
     return [f"  {name:10} {value}" for name, value in rows]
+
+
+def _gaps(gaps: Sequence[Gap]) -> str:
+    return "  ".join(f"{gap.queue} {gap.long_s:.1f} s" for gap in gaps)
+
+
+def _recovery(recoveries_s: Sequence[float]) -> str:
+    if not recoveries_s:
+        return "-"
+    half, most = median(recoveries_s), max(recoveries_s)
+    return f"{most:.1f} s, slowest after a fault; {half:.1f} s at most after half of them"

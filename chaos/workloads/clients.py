@@ -43,6 +43,7 @@ ROUTES: Final = (
     Route(EXCHANGE, "", (ORDERS, WORK)),
 )
 KEPT_ROUTES: Final = (Route("", KEPT, (KEPT,)),)
+ALL_ROUTES: Final = ROUTES + KEPT_ROUTES
 
 
 @dataclass

@@ -33,19 +33,25 @@ REQUEUED: Final = 0.03
 
 
 async def publish_forever(
-    clients: Clients, name: str, routes: tuple[Route, ...], share: float = 1.0
+    clients: Clients,
+    name: str,
+    routes: tuple[Route, ...],
+    rate: float,
+    place: int | None = None,
 ) -> None:
     """Publish with confirms, in one connection after the other, until told to end.
 
-    share: of the clients' rate.
+    rate: messages a second.
+    place: through the node at this place of the cluster alone; else through any.
     """
     rng = clients.rng(name)
     epoch = 0
     while clients.publishing:
         epoch += 1
-        session = _Publishing(clients, name, rng, epoch=epoch, rate=clients.rate * share)
+        session = _Publishing(clients, name, rng, epoch=epoch, rate=rate)
+        urls = _shuffled(clients, rng) if place is None else [clients.cluster.nodes[place].url]
         try:
-            async with connect(_shuffled(clients, rng), name=name) as connection:
+            async with connect(urls, name=name) as connection:
                 session.connection = connection
                 async with connection.channel() as channel:
                     await session.run(channel, routes)
