@@ -237,7 +237,7 @@ def check(chaos: Chaos) -> None:
     assert lead.dispatcher.consumers.keys() <= there.keys()
     for key, consumer in lead.dispatcher.consumers.items():
         assert (key, 0, 0) == (key, consumer.unwritten, consumer.unwritten_bytes)
-        assert (key, set()) == (key, consumer.held)
+        assert (key, {}) == (key, consumer.held)
     active = [c for c in there.values() if c.consumer.takes_turns and c.prefetch >= 0]
     assert lead.dispatcher.active == len(active)
 

@@ -84,6 +84,10 @@ class Record:
         """The body."""
         return bytes(self.octets[self._body_at :])
 
+    def body_start(self, size_max: int) -> bytes:
+        """The first octets of the body, `size_max` at most."""
+        return bytes(self.octets[self._body_at : self._body_at + size_max])
+
 
 def with_header(octets: bytes | memoryview, name: str, value: int) -> bytes:
     """The stored message `octets` with one more header, or another value of it.

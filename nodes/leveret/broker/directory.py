@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from leveret.catalog import Catalog
     from leveret.catalog.commands import Event
 
-    from .messages import PublishRun, QueueMessage
+    from .messages import LocalConsumer, PublishRun, QueueMessage
     from .queues.features import QueueFeatures
     from .queues.machine import Effect, ShardMachine
     from .queues.seams import QueueLog
@@ -153,6 +153,11 @@ class Directory:
                 self._queues[uid] = ref
                 self._desks[uid] = desk
         return ref
+
+    def consumer(self, uid: int, number: int) -> LocalConsumer | None:
+        """Return a consumer of a queue on this node, by its number; None if it has gone."""
+        desk = self._desks.get(uid)
+        return None if desk is None else desk.consumers.get(number)
 
     def depth(self) -> tuple[int, int]:
         """Return how many messages are ready, and how many consumers hold.

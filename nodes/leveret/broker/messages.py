@@ -6,7 +6,8 @@ channel with the same route, a `Deliver` all messages that one consumer gets in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from leveret.actors import ActorStopped, Ref, Request
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .numbering import Numbering
+    from .queues.lead import Lead
     from .queues.machine import Effect
 
 M = TypeVar("M")
@@ -432,6 +434,22 @@ class Purge(QueueRequest[int]):
     """Remove all ready messages; the answer is how many there were."""
 
 
+class NotLeading(Exception):
+    """Another node leads the queue, or none does now."""
+
+
+class LeadAction(Request[R], ABC):
+    """To the queue: do what an operator wants of its leader, where that is this node.
+
+    Raises (through the answer):
+        NotLeading, QueueGone
+    """
+
+    @abstractmethod
+    def carry_out(self, lead: Lead) -> None:
+        """Do it, between two batches; answer now, or when the log has it."""
+
+
 class RoleChanged:
     """To the queue: its shard's leader changed, or became known."""
 
@@ -494,6 +512,7 @@ QueueMessage = (
     | Get
     | Count
     | Purge
+    | LeadAction[Any]
     | RoleChanged
     | Applied
     | PeerMessage

@@ -12,6 +12,7 @@ from leveret.cli.ctl_cluster import cluster
 from leveret.cli.ctl_definitions import VERBS as DEFINITION_VERBS
 from leveret.cli.ctl_lists import VERBS as LIST_VERBS
 from leveret.cli.ctl_options import node_options, print_json
+from leveret.cli.ctl_queues import VERBS as QUEUE_VERBS
 from leveret.cli.ctl_tables import node_table
 from leveret.cli.ctl_topics import VERBS as TOPIC_VERBS
 from leveret.cli.ctl_users import VERBS as USER_VERBS
@@ -66,6 +67,7 @@ def status(*, data_dir: Path | None, node_name: str | None, as_json: bool) -> No
 ctl.add_command(cluster)
 for verb in (
     *LIST_VERBS,
+    *QUEUE_VERBS,
     *USER_VERBS,
     *TOPIC_VERBS,
     *DEFINITION_VERBS,

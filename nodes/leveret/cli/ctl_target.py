@@ -31,7 +31,8 @@ class Target:
     ) -> None:
         self._data_dir = data_dir
         self._node_name = node_name
-        self._as_json = as_json
+        self.as_json = as_json
+        """Programs read it: all there is to know is wanted."""
         self._is_quiet = is_quiet
 
     def ask(self, do: str, kind: type[R], **arguments: object) -> R:
@@ -45,7 +46,7 @@ class Target:
 
     def say(self, reply: object, text: str) -> None:
         """Print what a change did: `text`, or the reply as JSON, or nothing."""
-        if self._as_json:
+        if self.as_json:
             print_json(reply)
         elif not self._is_quiet:
             click.echo(text)
@@ -53,7 +54,7 @@ class Target:
     def show(self, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
         """Print rows: a table, or JSON, or lines with tabs and without headings."""
         chosen = [{column: row.get(column) for column in columns} for row in rows]
-        if self._as_json:
+        if self.as_json:
             print_json(chosen)
         elif self._is_quiet:
             for row in chosen:

@@ -1,4 +1,4 @@
-"""Arguments of declarations as JSON has them: for listings, and for files of definitions. Pure."""
+"""Field tables as JSON has them: for listings, and for files of definitions. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 def plain_arguments(octets: bytes) -> dict[str, object]:
     """Return the arguments that the catalog keeps as `octets`."""
-    return _plain_table(decode_arguments(octets))
+    return plain_table(decode_arguments(octets))
 
 
-def _plain_table(table: Mapping[str, object]) -> dict[str, object]:
+def plain_table(table: Mapping[str, object]) -> dict[str, object]:
+    """Return a field table in JSON's types; octets that are no text are replaced."""
     return {key: _plain(value) for key, value in table.items()}
 
 
@@ -38,5 +39,5 @@ def _plain(value: object) -> object:
         case list() | tuple():
             return [_plain(item) for item in value]
         case dict():
-            return _plain_table(value)
+            return plain_table(value)
     return str(value)

@@ -15,7 +15,7 @@ A queue with priorities has nothing fresh: what comes is filed among the returne
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heappop, heappush, nsmallest
 from typing import TYPE_CHECKING, Final
 
 from .features import PLAIN
@@ -92,7 +92,8 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.priority = priority
-        self.held: set[int] = set()
+        self.held: dict[int, int] = {}
+        """What it got and did not settle, and when it got that (ms)."""
         self.unwritten = 0
         self.unwritten_bytes = 0
         self.paused = False
@@ -136,6 +137,8 @@ class Dispatcher:
         """Who gave a settling message back, and keeps its credit for it."""
         self._turns: deque[Consumer] = deque()
         self.consumers: dict[ConsumerKey, Consumer] = {}
+        self.now_ms = 0
+        """The time of the leader's clock, for who asks since when a consumer holds a message."""
 
     @property
     def ready(self) -> int:
@@ -235,6 +238,22 @@ class Dispatcher:
             return sequence not in self._ahead
         return sequence in self._returned
 
+    def delayed(self, count: int) -> list[int]:
+        """Return the `count` messages that will be due first."""
+        return nsmallest(count, self._delayed, key=lambda s: (self._state.trait("due", s), s))
+
+    def is_delayed(self, sequence: int) -> bool:
+        """Say whether a live message waits until it is due."""
+        return sequence in self._delayed
+
+    def holder(self, sequence: int) -> Consumer | None:
+        """Return who holds a message; None if nobody does."""
+        return self._holders.get(sequence)
+
+    def is_redelivered(self, sequence: int) -> bool:
+        """Say whether a ready message will be delivered with the mark that it may be known."""
+        return self._returned.get(sequence, sequence < self._suspect_below)
+
     def is_settling(self, sequence: int) -> bool:
         """Say whether the end, or the return, of a message is on its way through the log."""
         return sequence in self._settling
@@ -309,7 +328,7 @@ class Dispatcher:
         for sequence in sequences:
             holder = self._holders.pop(sequence, None)
             if holder is not None:
-                holder.held.discard(sequence)
+                holder.held.pop(sequence, None)
                 self._settling[sequence] = holder.key[0]
 
     def settled(self, ranges: Iterable[Range]) -> None:
@@ -345,7 +364,7 @@ class Dispatcher:
             if self._holders.get(sequence) is not consumer:
                 continue
             del self._holders[sequence]
-            consumer.held.discard(sequence)
+            consumer.held.pop(sequence, None)
             self._return(sequence, delivered=delivered)
 
     def take_back(
@@ -362,13 +381,13 @@ class Dispatcher:
             if returns:
                 self._returning[sequence] = consumer
             else:
-                consumer.held.discard(sequence)
+                consumer.held.pop(sequence, None)
         return taken
 
     def _decided(self, sequence: int) -> None:
         consumer = self._returning.pop(sequence, None)
         if consumer is not None:
-            consumer.held.discard(sequence)
+            consumer.held.pop(sequence, None)
 
     def lose_node(self, node: int) -> None:
         """Note that nothing that `node` said last is sure to reach the log: it may be no more.
@@ -501,4 +520,4 @@ class Dispatcher:
 
     def _hold(self, consumer: Consumer, sequence: int) -> None:
         self._holders[sequence] = consumer
-        consumer.held.add(sequence)
+        consumer.held[sequence] = self.now_ms

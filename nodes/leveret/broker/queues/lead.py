@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .dead_letters import Reason
     from .features import QueueFeatures
     from .seams import Alarm, QueueContext, QueueLog
+    from .state import Location
 
 DISPATCH_BYTES_MAX: Final = 1 << 20
 """Bodies in one message to another node."""
@@ -97,6 +98,11 @@ class Lead:
         self._alarm_ms = 0
 
     @property
+    def state(self) -> QueueState:
+        """What the log says of the queue."""
+        return self._state
+
+    @property
     def is_current(self) -> bool:
         """Whether the log still says what it said when this lead was taken."""
         return self._reign == self._log.reign
@@ -124,9 +130,8 @@ class Lead:
         """Hand out what is ready, and end what is at its end."""
         features, dispatcher = self._features, self.dispatcher
         has_lives = dispatcher.has_lives
-        now_ms = 0
+        now_ms = dispatcher.now_ms = self._context.now_ms()
         if has_lives:
-            now_ms = self._context.now_ms()
             # What came just now is delivered if it can be, however short it lives.
             self._end(dispatcher.alarms(now_ms), "expired")
             dispatcher.look(now_ms)
@@ -140,6 +145,11 @@ class Lead:
             self._spare()
         if has_lives or features.expires_ms is not None or self._to_bury:
             self._look_at_the_clock()
+
+    def note_lives(self) -> None:
+        """See that the dispatcher knows which messages are delayed, also those of just now."""
+        if self.dispatcher.has_lives:
+            self.dispatcher.look(self._context.now_ms())
 
     def woken(self) -> None:
         """Note that the time came which this lead wanted to be woken at; `flush` follows."""
@@ -187,11 +197,10 @@ class Lead:
             if location is None:
                 continue
             if exchange is not None:
-                entry = self._log.read(location.entry)
                 letter = DeadLetter(
                     self.uid,
                     sequence,
-                    bytes(entry[location.offset : location.offset + location.size]),
+                    bytes(self.record(location)),
                     ref=cast("Ref[ConnectionMessage]", self._ref),
                     features=features,
                     reason=reason,
@@ -332,6 +341,11 @@ class Lead:
                 records[at] = with_header(records[at], COUNT_HEADER, Long(count))
         return records
 
+    def record(self, location: Location) -> memoryview:
+        """Return a stored message."""
+        entry = self._log.read(location.entry)
+        return entry[location.offset : location.offset + location.size]
+
     # What actors ask
 
     def serve(self, node: int, body: Sequence[object]) -> None:
@@ -366,7 +380,7 @@ class Lead:
                 # A client that cancelled the last consumer must not find the queue any more.
                 self._delete_if_unused(was_active, lambda _: self._reply(node, request, "ok"))
             case ("attach", int(request), int(number), bool(turns), *spec):
-                self._used_ms = self._context.now_ms()
+                self._used_ms = self.dispatcher.now_ms = self._context.now_ms()
                 self._attach((node, number), request, spec, takes_turns=turns)
             case ("get", int(request), int(number), bool(no_ack)):
                 self._freshen()
@@ -386,7 +400,7 @@ class Lead:
 
     def _freshen(self) -> None:
         """Note that the queue is used, and let nothing be seen that has expired or is too much."""
-        now_ms = self._used_ms = self._context.now_ms()
+        now_ms = self._used_ms = self.dispatcher.now_ms = self._context.now_ms()
         if self.dispatcher.has_lives:
             self.dispatcher.look(now_ms)
             self._end(self.dispatcher.alarms(now_ms), "expired")

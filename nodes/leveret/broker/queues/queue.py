@@ -14,7 +14,7 @@ and news of what was written carry, so that those of an earlier one count nowher
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from leveret.actors import Actor
 from leveret.broker.messages import (
@@ -32,7 +32,9 @@ from leveret.broker.messages import (
     Get,
     GiveBack,
     Got,
+    LeadAction,
     LeaderChanged,
+    NotLeading,
     PeerDown,
     PeerMessage,
     PeerUp,
@@ -150,6 +152,8 @@ class QueueActor(Actor[QueueMessage]):
                 )
             case Attach() | Get() | Cancel() | Count() | Purge():
                 self._request(message)
+            case LeadAction():
+                self._act(message)
             case Detach():
                 self._forget(message.consumer.number)
                 self._to_leader("detach", message.consumer.number)
@@ -473,6 +477,15 @@ class QueueActor(Actor[QueueMessage]):
             early, self._early = self._early, []
             for node, body in early:
                 self._serve(node, body)
+
+    def _act(self, action: LeadAction[Any]) -> None:
+        lead = self._leading()
+        if self._gone:
+            action.fail(QueueGone())
+        elif lead is None:
+            action.fail(NotLeading())
+        else:
+            action.carry_out(lead)
 
     def _serve(self, node: int, body: Sequence[object]) -> None:
         """Do what the actor on `node` asks of the leader.

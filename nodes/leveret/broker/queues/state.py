@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 from .publishers import Publishers
@@ -282,6 +282,18 @@ class QueueState:
                         chunk.first + at,
                         Location(chunk.entries[at], chunk.offsets[at], chunk.sizes[at]),
                     )
+
+    def nth_live(self, number: int) -> int:
+        """Return the sequence number of live message `number`, the first being 0.
+
+        With fewer messages it is `next`.  Costs a step a thousand messages.
+        """
+        for chunk in self._chunks:
+            if number < chunk.live:
+                alive = (at for at in range(len(chunk)) if not (chunk.dead and chunk.dead[at]))
+                return chunk.first + next(islice(alive, number, None))
+            number -= chunk.live
+        return self.next
 
     def live_count_from(self, sequence: int) -> int:
         """Return how many messages live from `sequence` on."""

@@ -6,34 +6,30 @@ How full a queue is knows its leader, so each node tells of those that it leads.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 import trio
 
-from leveret.actors import ActorStopped
-from leveret.broker.messages import Count, Purge, QueueGone, QueueRequest, tell
+from leveret.broker.messages import Count, Purge, QueueGone, tell
 from leveret.catalog.commands import DeleteQueue
 from leveret.node.plain_tables import plain_arguments
 
-from .changes import Outcome, change, fresh, no_vhost
+from .changes import Outcome, change
 from .cluster_wide import Listed, ask_each
 from .controls import Arguments, ControlError, Controls
+from .queue_leaders import QueueArguments, ask_actor, find_queue, fresh_with, no_queue
 from .users import VirtualHostArguments
 
 if TYPE_CHECKING:
-    from leveret.actors import Ref
-    from leveret.catalog.model import Model, Queue
+    from leveret.catalog.model import Queue
 
     from .admin import Admin
     from .parts import NodeParts
 
-R = TypeVar("R")
-
 COUNT_WITHIN_S: Final = 2.0
 """A queue that has not told how full it is by then is shown without: its leader changes."""
 TELL_WITHIN_S: Final = 4.0
-LEADER_WITHIN_S: Final = 5.0
 
 
 class QueuesArguments(Arguments, frozen=True):
@@ -41,13 +37,6 @@ class QueuesArguments(Arguments, frozen=True):
 
     vhost: str
     counts: bool = True
-
-
-class QueueArguments(Arguments, frozen=True):
-    """The name of a queue."""
-
-    vhost: str
-    queue: str
 
 
 class DeleteQueueArguments(Arguments, frozen=True):
@@ -134,7 +123,7 @@ def add_entity_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None
 async def _list_queues(
     parts: NodeParts, admin: Admin, arguments: QueuesArguments
 ) -> Listed[QueueSeen]:
-    model = await _fresh_with(parts, arguments.vhost)
+    model = await fresh_with(parts, arguments.vhost)
     fills: dict[int, QueueFill] = {}
     silent: list[str] = []
     if arguments.counts:
@@ -204,7 +193,7 @@ async def _count_here(parts: NodeParts, arguments: VirtualHostArguments) -> list
 
 
 async def _list_exchanges(parts: NodeParts, arguments: VirtualHostArguments) -> list[ExchangeSeen]:
-    model = await _fresh_with(parts, arguments.vhost)
+    model = await fresh_with(parts, arguments.vhost)
     return [
         ExchangeSeen(
             name=exchange.name,
@@ -220,7 +209,7 @@ async def _list_exchanges(parts: NodeParts, arguments: VirtualHostArguments) -> 
 
 
 async def _list_bindings(parts: NodeParts, arguments: VirtualHostArguments) -> list[BindingSeen]:
-    model = await _fresh_with(parts, arguments.vhost)
+    model = await fresh_with(parts, arguments.vhost)
     to_queues = [
         # Nobody made these: the default exchange has them by its nature.
         BindingSeen(
@@ -252,14 +241,14 @@ async def _list_bindings(parts: NodeParts, arguments: VirtualHostArguments) -> l
 
 
 async def _purge_queue(parts: NodeParts, arguments: QueueArguments) -> Purged:
-    queue = await _find_queue(parts, arguments.vhost, arguments.queue)
-    return Purged(messages=await _ask(parts, queue, Purge()))
+    queue = await find_queue(parts, arguments.vhost, arguments.queue)
+    return Purged(messages=await ask_actor(parts, queue, Purge()))
 
 
 async def _delete_queue(parts: NodeParts, arguments: DeleteQueueArguments) -> Outcome:
-    queue = await _find_queue(parts, arguments.vhost, arguments.queue)
+    queue = await find_queue(parts, arguments.vhost, arguments.queue)
     if arguments.if_empty or arguments.if_unused:
-        counts = await _ask(parts, queue, Count())
+        counts = await ask_actor(parts, queue, Count())
         if arguments.if_empty and counts.ready + counts.unacked:
             raise ControlError(
                 "refused",
@@ -274,50 +263,5 @@ async def _delete_queue(parts: NodeParts, arguments: DeleteQueueArguments) -> Ou
             )
     done = await change(parts, DeleteQueue(queue.vhost, queue.name, queue.uid))
     if done.outcome == "absent":
-        raise _no_queue(queue.vhost, queue.name)
+        raise no_queue(queue.vhost, queue.name)
     return Outcome(outcome="deleted")
-
-
-async def _ask(parts: NodeParts, queue: Queue, request: QueueRequest[R]) -> R:
-    """Ask the queue's leader.
-
-    Raises:
-        ControlError: it has none now, or is deleted.
-    """
-    ref = parts.directory.queue(queue.uid)
-    if ref is None:
-        raise _no_queue(queue.vhost, queue.name)
-    try:
-        return await cast("Ref[QueueRequest[R]]", ref).ask(request, within_s=LEADER_WITHIN_S)
-    except (QueueGone, ActorStopped):
-        raise _no_queue(queue.vhost, queue.name) from None
-    except trio.TooSlowError:
-        raise ControlError(
-            "unavailable",
-            f'queue "{queue.name}" has no leader: its node, or a majority of the nodes, is down',
-            remedy="look at `leveret ctl cluster status`",
-        ) from None
-    finally:
-        request.is_withdrawn = True
-
-
-async def _find_queue(parts: NodeParts, vhost: str, name: str) -> Queue:
-    queue = (await _fresh_with(parts, vhost)).queue(vhost, name)
-    if queue is None:
-        raise _no_queue(vhost, name)
-    return queue
-
-
-async def _fresh_with(parts: NodeParts, vhost: str) -> Model:
-    model = await fresh(parts)
-    if model.vhost(vhost) is None:
-        raise no_vhost(vhost)
-    return model
-
-
-def _no_queue(vhost: str, name: str) -> ControlError:
-    return ControlError(
-        "not_found",
-        f'no queue "{name}" in virtual host "{vhost}"',
-        remedy="see `leveret ctl list_queues`",
-    )

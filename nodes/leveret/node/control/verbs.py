@@ -24,6 +24,7 @@ from .leadership import (
 )
 from .membership import MemberArguments, remove
 from .node_status import status
+from .queue_messages import add_message_verbs
 from .topic_permissions import add_topic_verbs
 from .users import add_user_verbs
 from .virtual_hosts import add_virtual_host_verbs
@@ -50,6 +51,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     add_entity_verbs(controls, parts, admin)
     add_client_verbs(controls, parts, admin)
     add_alarm_verbs(controls, parts)
+    add_message_verbs(controls, parts, admin)
     # What nodes ask each other, so that an operator may ask any.
     controls.add("node transfer", MoveArguments, partial(transfer_here, parts))
     controls.add("node prefer", PreferArguments, partial(prefer_here, parts))

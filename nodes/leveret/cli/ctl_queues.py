@@ -1,0 +1,118 @@
+"""`leveret ctl`: looking after the messages of a queue."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+import msgspec
+
+from leveret.broker.queues.peeking import PEEK_MAX
+from leveret.cli.ctl_target import VHOST, asks
+from leveret.node.control.queue_messages import BODY_BYTES_MAX, MessageSeen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leveret.cli.ctl_target import Target
+
+PAYLOAD_CHARACTERS: Final = 60
+"""Of a message in a table; JSON has all that was asked for."""
+
+
+def which_messages(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which messages to show, and how much of them."""
+    for option in (
+        click.option(
+            "--body",
+            "body_bytes",
+            type=click.IntRange(0, BODY_BYTES_MAX),
+            default=200,
+            show_default=True,
+            help="Octets of each body.",
+        ),
+        click.option(
+            "--count",
+            type=click.IntRange(1, PEEK_MAX),
+            default=10,
+            show_default=True,
+            help="How many messages.",
+        ),
+        click.option(
+            "--offset",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="How many to pass over.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("peek")
+@VHOST
+@which_messages
+@click.argument("queue")
+@asks
+def peek(
+    *, target: Target, vhost: str, queue: str, offset: int, count: int, body_bytes: int
+) -> None:
+    """Show messages of QUEUE without touching them, in the order in which they came.
+
+    Each is ready; unacknowledged, with the consumer that holds it; delayed, with the time when it
+    is due; or leaving: its end or return is under way. JSON has all properties and headers.
+    Fewer than asked for come if they are large; go on with --offset.
+
+    \b
+    Examples:
+      leveret ctl peek orders
+      leveret ctl peek -p shop orders --offset 1000 --count 1 --body 4096 --json
+    """  # noqa: D301 - click's mark for lines that are kept as they are
+    seen = target.ask(
+        "peek",
+        list[MessageSeen],
+        vhost=vhost,
+        queue=queue,
+        offset=offset,
+        count=count,
+        body_bytes=body_bytes,
+    )
+    target.show(
+        [_row(message, is_json=target.as_json) for message in seen],
+        ("position", "state", "held_by", "since", "due", "routing_key", "bytes", "payload")
+        if not target.as_json
+        else MessageSeen.__struct_fields__,
+    )
+
+
+def _row(message: MessageSeen, *, is_json: bool) -> dict[str, object]:
+    """Return a message as a row: as it is for programs, shortened for people."""
+    row: dict[str, object] = msgspec.to_builtins(message)
+    if is_json:
+        return row
+    holder = message.holder
+    held_by = None
+    if holder is not None and holder.connection is None:
+        held_by = f"node {holder.node}"
+    elif holder is not None:
+        held_by = f"{holder.connection}.{holder.channel} {holder.consumer_tag or '(basic.get)'}"
+    row |= {
+        "held_by": held_by,
+        "since": None if holder is None else _time(holder.since_ms),
+        "due": _time(message.due_at_ms),
+        "bytes": message.payload_bytes,
+        "payload": message.payload[:PAYLOAD_CHARACTERS],
+    }
+    return row
+
+
+def _time(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+VERBS = (peek,)
