@@ -26,6 +26,7 @@ from chaos.workloads.clients import (
     ROUTES,
     WORK,
     Clients,
+    Pace,
 )
 
 START_S: Final = 120.0
@@ -36,9 +37,9 @@ DRAIN_S: Final = 120.0
 """How long what was confirmed may take to come out, since it last went on."""
 SETTLE_S: Final = 2.0
 DEPTH_S: Final = 20.0
-STEADY_RATE: Final = 8.0
-"""Messages a second of the publishers that stay on a node each: silence is measured through every
-node, wherever the others are."""
+STEADY: Final = Pace(6.0, bursts=(1,))
+"""Of the publishers that stay on a node each: silence is measured through every node, wherever
+the others are."""
 KEPT_SHARE: Final = 0.2
 """Of the rate, for the queue that grows during the whole run."""
 KEPT_MAX: Final = 10_000
@@ -94,7 +95,7 @@ class Run:
         """
         plan = self.plan
         with Recorder(self.folder / HISTORY) as history:
-            self.clients = Clients(cluster, history, f"run-{plan.seed}", plan.seed, rate=plan.rate)
+            self.clients = Clients(cluster, history, f"run-{plan.seed}", plan.seed)
             self.nemesis = Nemesis(self.clients, tell=self.tell, recovery_s=plan.limits.recovery_s)
             try:
                 await self._play(cluster)
@@ -147,14 +148,14 @@ class Run:
         await looks.note_depths(clients, "calm", within_s=DEPTH_S, until_empty=False)
 
     def _start_publishers(self, nursery: trio.Nursery) -> None:
-        clients, plan = self.clients, self.plan
-        kept_rate = min(clients.rate * KEPT_SHARE, KEPT_MAX / plan.seconds)
-        ours_forever = ours.publish_forever
-        nursery.start_soon(ours_forever, clients, "p0", ROUTES, clients.rate)
-        nursery.start_soon(foreign.publish_forever, clients, "p1", ROUTES)
-        nursery.start_soon(ours_forever, clients, "p2", KEPT_ROUTES, kept_rate)
+        clients, plan, start = self.clients, self.plan, nursery.start_soon
+        pace = Pace(plan.rate)
+        kept = Pace(min(plan.rate * KEPT_SHARE, KEPT_MAX / plan.seconds))
+        start(ours.publish_forever, clients, "p0", ROUTES, pace)
+        start(foreign.publish_forever, clients, "p1", ROUTES, pace)
+        start(ours.publish_forever, clients, "p2", KEPT_ROUTES, kept)
         for place in range(plan.nodes):
-            nursery.start_soon(ours_forever, clients, f"s{place}", ALL_ROUTES, STEADY_RATE, place)
+            start(ours.publish_forever, clients, f"s{place}", ALL_ROUTES, STEADY, place)
 
     @asynccontextmanager
     async def _clients_until_quiet(self, who: str) -> AsyncIterator[trio.Nursery]:

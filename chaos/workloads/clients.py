@@ -24,9 +24,17 @@ ONE_CONSUMER: Final = (ORDERS, KEPT)
 EXCHANGE: Final = "both"
 SIZES: Final = (60, 60, 200, 200, 1000, 6000)
 """Octets of bodies."""
-BURSTS: Final = (1, 1, 2, 5, 12)
-"""How many messages are published at once."""
-BURST_MEAN: Final = sum(BURSTS) / len(BURSTS)
+
+
+class Pace(NamedTuple):
+    """How a publisher publishes: messages a second, and how many of them at once."""
+
+    rate: float
+    bursts: tuple[int, ...] = (1, 1, 2, 5, 12, 40)
+
+    def pause_s(self, rng: Random) -> float:
+        """Draw the time until the next burst."""
+        return rng.expovariate(self.rate * len(self.bursts) / sum(self.bursts))
 
 
 class Route(NamedTuple):
@@ -51,14 +59,12 @@ class Clients:
     """The clients of one run. Those in threads read the flags, too.
 
     run: in all bodies, so that another run's messages are known.
-    rate: messages a second, of each publisher.
     """
 
     cluster: Cluster
     history: Recorder
     run: str
     seed: int
-    rate: float
     publishing: bool = True
     consuming: bool = True
     is_draining: bool = False

@@ -15,7 +15,7 @@ from pika.channel import Channel
 
 from chaos.history import Deliver, Ended, MessageId, Outcome, Publish, Settle, id_of
 from chaos.load import LoadEnded, PikaClient
-from chaos.workloads.clients import BURST_MEAN, BURSTS, QUEUES, Clients, Route
+from chaos.workloads.clients import QUEUES, Clients, Pace, Route
 
 SESSION_S: Final = (4.0, 20.0)
 """Least and longest life of one connection."""
@@ -34,7 +34,9 @@ PARAMETERS: Final = (
 )
 
 
-async def publish_forever(clients: Clients, name: str, routes: tuple[Route, ...]) -> None:
+async def publish_forever(
+    clients: Clients, name: str, routes: tuple[Route, ...], pace: Pace
+) -> None:
     """Publish with confirms, in one connection after the other, until told to end."""
     rng = clients.rng(name)
     epoch = 0
@@ -42,7 +44,7 @@ async def publish_forever(clients: Clients, name: str, routes: tuple[Route, ...]
         epoch += 1
         node = rng.choice(clients.cluster.nodes)
         publisher = _Publisher(
-            clients, node.url, routes, rng, node=node.number, name=name, epoch=epoch
+            clients, node.url, routes, rng, node=node.number, name=name, epoch=epoch, pace=pace
         )
         await _live(clients, publisher)
         await trio.sleep(rng.uniform(*PAUSE_S))
@@ -93,8 +95,10 @@ class _Publisher(_Session):
         node: int,
         name: str,
         epoch: int,
+        pace: Pace,
     ) -> None:
         super().__init__(clients, url, rng)
+        self._pace = pace
         self._routes = routes
         self._node = node
         self._name = name
@@ -117,7 +121,7 @@ class _Publisher(_Session):
         if not self._unconfirmed:
             self._heard_s = now
         if clients.publishing and now < self._until_s:
-            for _ in range(rng.choice(BURSTS)):
+            for _ in range(rng.choice(self._pace.bursts)):
                 if len(self._unconfirmed) < WINDOW:
                     self._publish(channel)
         elif not self._unconfirmed:
@@ -126,7 +130,7 @@ class _Publisher(_Session):
         if now - self._heard_s > CONFIRM_S:
             self._close()
             return
-        self._connection.ioloop.call_later(rng.expovariate(clients.rate / BURST_MEAN), self._turn)
+        self._connection.ioloop.call_later(self._pace.pause_s(rng), self._turn)
 
     def _publish(self, channel: Channel) -> None:
         self._number += 1

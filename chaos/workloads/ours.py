@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from chaos.history import Deliver, Ended, MessageId, Outcome, Publish, Settle, id_of
-from chaos.workloads.clients import BURST_MEAN, BURSTS, QUEUES, Clients, Route
+from chaos.workloads.clients import QUEUES, Clients, Pace, Route
 from leveret.client import (
     Channel,
     ClientError,
@@ -36,19 +36,18 @@ async def publish_forever(
     clients: Clients,
     name: str,
     routes: tuple[Route, ...],
-    rate: float,
+    pace: Pace,
     place: int | None = None,
 ) -> None:
     """Publish with confirms, in one connection after the other, until told to end.
 
-    rate: messages a second.
     place: through the node at this place of the cluster alone; else through any.
     """
     rng = clients.rng(name)
     epoch = 0
     while clients.publishing:
         epoch += 1
-        session = _Publishing(clients, name, rng, epoch=epoch, rate=rate)
+        session = _Publishing(clients, name, rng, epoch=epoch, pace=pace)
         urls = _shuffled(clients, rng) if place is None else [clients.cluster.nodes[place].url]
         try:
             async with connect(urls, name=name) as connection:
@@ -70,14 +69,12 @@ class _Publishing:
 
     connection: Connection
 
-    def __init__(
-        self, clients: Clients, name: str, rng: Random, *, epoch: int, rate: float
-    ) -> None:
+    def __init__(self, clients: Clients, name: str, rng: Random, *, epoch: int, pace: Pace) -> None:
         self._clients = clients
         self._name = name
         self._rng = rng
         self._epoch = epoch
-        self._rate = rate
+        self._pace = pace
         self._number = 0
 
     async def run(self, channel: Channel, routes: tuple[Route, ...]) -> None:
@@ -88,12 +85,12 @@ class _Publishing:
         }
         until_s = trio.current_time() + rng.uniform(*SESSION_S)
         while clients.publishing and trio.current_time() < until_s:
-            for _ in range(rng.choice(BURSTS)):
+            for _ in range(rng.choice(self._pace.bursts)):
                 route = rng.choice(routes)
                 # Not for ever: a connection may be blocked for as long as a fault lasts.
                 with trio.move_on_after(1.0):
                     await self._publish(publishers[route.exchange], route)
-            await trio.sleep(rng.expovariate(self._rate / BURST_MEAN))
+            await trio.sleep(self._pace.pause_s(rng))
         with trio.move_on_after(FLUSH_S):
             for publisher in publishers.values():
                 await publisher.flush()
