@@ -85,11 +85,13 @@ def judge(
     nodes: int,
     limits: Limits,
     one_consumer: Sequence[str],
+    single_active: Sequence[str] = (),
     failures: Sequence[str] = (),
 ) -> Verdict:
     """Have all checkers look at a history.
 
     one_consumer: queues that never had two consumers at a time.
+    single_active: queues of which one consumer at a time is to get messages.
     failures: what the runner saw of the processes, in words.
     """
     complaints = [
@@ -100,6 +102,7 @@ def judge(
         *messages.disorder(events, one_consumer=one_consumer),
         *queues.accounts(events),
         *queues.exclusive(events, grace_s=limits.grace_s),
+        *queues.single_active(events, queues=single_active, grace_s=limits.grace_s),
         *cluster.depth(events),
         *cluster.recovery(events, within_s=limits.recovery_s),
         *cluster.replicas(events),

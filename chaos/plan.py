@@ -61,6 +61,10 @@ SHAPES: Final[dict[str, Shape]] = {
 }
 CALM_S: Final = (0.5, 3.0)
 """Least and longest time without a fault before each step."""
+LONG_CALM_S: Final = (24.0, 30.0)
+"""Now and then: what is for one alone can be judged only so long after a fault."""
+LONG: Final = 0.04
+"""How often a calm is a long one."""
 COMPANY: Final = 0.25
 """How often a second fault falls together with the first."""
 
@@ -102,7 +106,8 @@ def draw(seed: int, *, nodes: int, kinds: Sequence[str]) -> Iterator[Step]:
             kind = rng.choice(together)
             left = [place for place in range(nodes) if place not in first.nodes]
             faults.append(_planned(rng, kind, nodes=nodes, delay_s=delay_s, places=left))
-        yield Step(round(rng.uniform(*CALM_S), 3), tuple(faults))
+        calm_s = LONG_CALM_S if rng.random() < LONG else CALM_S
+        yield Step(round(rng.uniform(*calm_s), 3), tuple(faults))
 
 
 def _planned(

@@ -34,6 +34,6 @@ PROFILES: Final = {
     # Part of the tests: no root, no tools, and whatever else the machine does.
     "short": Profile(30.0, 40.0, ("kill", "stop", "restart", "wipe"), GENEROUS),
     "power": Profile(60.0, 60.0, (*DISKS, "kill", "stop"), GENEROUS),
-    "nightly": Profile(900.0, 240.0, OTHERS, PROMISED),
-    "hour": Profile(3600.0, 240.0, OTHERS, PROMISED),
+    "nightly": Profile(900.0, 190.0, OTHERS, PROMISED),
+    "hour": Profile(3600.0, 190.0, OTHERS, PROMISED),
 }

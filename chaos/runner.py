@@ -19,11 +19,12 @@ from chaos.recorder import Recorder
 from chaos.workloads import foreign, looks, objects, ours
 from chaos.workloads.clients import (
     ALL_ROUTES,
-    KEPT,
     KEPT_ROUTES,
     ONE_CONSUMER,
     ORDERS,
+    QUEUES,
     ROUTES,
+    SINGLE,
     WORK,
     Clients,
     Pace,
@@ -37,6 +38,7 @@ DRAIN_S: Final = 120.0
 """How long what was confirmed may take to come out, since it last went on."""
 SETTLE_S: Final = 2.0
 DEPTH_S: Final = 20.0
+CONSUMERS: Final = {"c0": ORDERS, "w0": WORK, "w1": WORK, "y0": SINGLE, "y1": SINGLE}
 STEADY: Final = Pace(6.0, bursts=(1,))
 """Of the publishers that stay on a node each: silence is measured through every node, wherever
 the others are."""
@@ -131,7 +133,7 @@ class Run:
         clients = self.clients
         self.phase = "faults"
         async with self._clients_until_quiet("consumers") as consuming:
-            for name, queue in (("c0", ORDERS), ("w0", WORK), ("w1", WORK)):
+            for name, queue in CONSUMERS.items():
                 consuming.start_soon(self._consume_forever, name, queue)
             async with self._clients_until_quiet("publishers") as publishing:
                 self._start_publishers(publishing)
@@ -182,7 +184,7 @@ class Run:
         self.phase = "draining"
         clients.consuming = clients.is_draining = True
         async with self._clients_until_quiet("the last consumers") as consuming:
-            for queue in (ORDERS, WORK, KEPT):
+            for queue in QUEUES:
                 consuming.start_soon(self._consume_forever, f"drain-{queue}", queue)
             left, moved_s = len(history.missing), trio.current_time()
             while history.missing and trio.current_time() < moved_s + DRAIN_S:
@@ -213,5 +215,6 @@ def verdict_of(plan: Plan, events: Sequence[Event], failures: Sequence[str]) -> 
         nodes=plan.nodes,
         limits=plan.limits,
         one_consumer=ONE_CONSUMER,
+        single_active=(SINGLE,),
         failures=failures,
     )

@@ -97,7 +97,8 @@ def single_active(
 ) -> Iterator[str]:
     """Complain of queues with a single active consumer that had two, or changed them too often.
 
-    A session that was succeeded by another must not get messages again, away from any fault.
+    A session that was succeeded by another must not get messages again, away from any fault. Each
+    has its turn; how often one may come back during faults has a bound.
     """
     events = list(events)
     faults = _blurred(events, grace_s=grace_s)
@@ -118,14 +119,15 @@ def single_active(
                 f"single active: {session} got from {queue} at {event.t:.3f}, though {before} had"
                 " succeeded it"
             )
+        if session in former[queue]:
+            flips[queue] += 1
         if before is not None:
             former[queue].add(before)
-            flips[queue] += 1
         active[queue] = session
     most = FLIPS_A_FAULT * (len(faults) + 1)
     for queue, count in flips.items():
         if count > most:
-            yield f"single active: {queue} changed its consumer {count} times, {most} at most"
+            yield f"single active: {queue} changed back {count} times, {most} at most"
 
 
 def _blurred(events: Iterable[Event], *, grace_s: float) -> list[tuple[float, float]]:

@@ -16,6 +16,8 @@ from chaos.plan import SHAPES, Planned, Step
 from chaos.workloads.clients import Clients
 from chaos.workloads.looks import probe
 
+PROBE_S: Final = 5.0
+"""How long clients are tried at least, so that a slow recovery has a figure, too."""
 TOLD_S: Final = 5.0
 """A recovery that took longer is told, with what was waited for."""
 TOLD_MAX: Final = 3
@@ -100,7 +102,8 @@ class Nemesis:
                 f"not well {self._recovery_s:g} s after"
                 f" {' and '.join(fault.kind for fault in faults)} at {healed:.1f}: {amiss}"
             )
-        await probe(clients, since_s=healed, within_s=self._recovery_s)
+        within_s = max(self._recovery_s, well - healed + PROBE_S)
+        await probe(clients, since_s=healed, within_s=within_s)
         after_s = clients.now() - healed
         if after_s > TOLD_S:
             waits["fresh clients were not all served"] = clients.now() - well

@@ -19,7 +19,9 @@ WORK: Final = "work"
 KEPT: Final = "kept"
 """Nobody consumes from it until the faults are over; all its messages are published exactly once,
 whatever its publisher had to send again."""
-QUEUES: Final = (ORDERS, WORK, KEPT)
+SINGLE: Final = "single"
+"""Two consumers, of which the broker lets one at a time have messages."""
+QUEUES: Final = (ORDERS, WORK, KEPT, SINGLE)
 ONE_CONSUMER: Final = (ORDERS, KEPT)
 EXCHANGE: Final = "both"
 SIZES: Final = (60, 60, 200, 200, 1000, 6000)
@@ -51,7 +53,7 @@ ROUTES: Final = (
     Route(EXCHANGE, "", (ORDERS, WORK)),
 )
 KEPT_ROUTES: Final = (Route("", KEPT, (KEPT,)),)
-ALL_ROUTES: Final = ROUTES + KEPT_ROUTES
+ALL_ROUTES: Final = (*ROUTES, *KEPT_ROUTES, Route("", SINGLE, (SINGLE,)))
 
 
 @dataclass

@@ -8,12 +8,13 @@ import trio
 
 from chaos.cluster import Node
 from chaos.history import Depth, MessageId, Outcome, Publish, Recovered, Replica
-from chaos.workloads.clients import EXCHANGE, ORDERS, QUEUES, WORK, Clients
+from chaos.workloads.clients import EXCHANGE, ORDERS, QUEUES, SINGLE, WORK, Clients
 from leveret.cli.ask import ask_node
 from leveret.cli.exits import Failure
 from leveret.client import ClientError, PublishRefused, Unroutable, connect
 from leveret.node.control.replies import Digests
 
+ARGUMENTS: Final = {SINGLE: {"x-single-active-consumer": True}}
 ONCE_S: Final = 5.0
 """How long one try may take."""
 EQUAL_S: Final = 30.0
@@ -31,7 +32,7 @@ async def set_up(clients: Clients, *, within_s: float) -> None:
         ):
             await channel.declare_exchange(EXCHANGE, "fanout")
             for queue in QUEUES:
-                await channel.declare_queue(queue)
+                await channel.declare_queue(queue, arguments=ARGUMENTS.get(queue))
             for queue in (ORDERS, WORK):
                 await channel.bind_queue(queue, EXCHANGE)
         for node in clients.cluster.nodes:

@@ -97,12 +97,24 @@ def test_a_single_active_consumer_that_comes_back_is_found_away_from_faults_only
     assert [] == list(single_active([fault, *back], queues=["q"], grace_s=1.0))
 
 
-def test_a_single_active_consumer_that_changes_all_the_time_is_found() -> None:
-    events: list[Event] = [Deliver(t, "q", f"c.{t}", False, FIRST, 1) for t in range(5)]
+def test_a_single_active_consumer_that_changes_all_the_time_is_found_in_a_fault_too() -> None:
+    def got(turns: int) -> list[Event]:
+        fault = Fault(0.0, 100.0, "stop", (1,))
+        return [
+            fault,
+            *(Deliver(t, "q", f"c.{t % 2}", False, FIRST, 1) for t in range(turns)),
+        ]
 
-    [complaint] = single_active(events, queues=["q"], grace_s=1.0)
+    assert [] == list(single_active(got(8), queues=["q"], grace_s=1.0))
+    [complaint] = single_active(got(9), queues=["q"], grace_s=1.0)
 
-    assert "4 times" in complaint
+    assert "back 7 times, 6 at most" in complaint
+
+
+def test_single_active_consumers_of_many_sessions_have_their_turns() -> None:
+    events: list[Event] = [Deliver(t, "q", f"c.{t}", False, FIRST, 1) for t in range(50)]
+
+    assert [] == list(single_active(events, queues=["q"], grace_s=1.0))
 
 
 def silent(*, of_s: float, fault: Fault | None = None) -> list[Event]:
