@@ -56,6 +56,9 @@ SHAPES: Final[dict[str, Shape]] = {
     "blackout": Shape("all", hold_s=(0.1, 2.0), has_company=False),
     "sync-fails": Shape("one", hold_s=(0.5, 3.0)),
     "slow-disk": Shape("minority", hold_s=(0.5, 5.0)),
+    # Several in a row.
+    "lone-copy": Shape("all", hold_s=(1.0, 3.0), has_company=False, weight=2),
+    "lost-settler": Shape("all", hold_s=(0.5, 2.0), has_company=False, weight=2),
     # Who belongs to the cluster.
     "replace": Shape("one", is_down=False, hold_s=(0.5, 2.0), has_company=False, weight=1),
 }

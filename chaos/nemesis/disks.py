@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from chaos.cluster import Node
@@ -9,6 +11,19 @@ from chaos.lossy_mount import LossyMount
 from chaos.nemesis.fault import NotNow, Target
 
 SLOW_MS = (20, 300)
+
+
+def on_disks(target: Target, nodes: Sequence[Node]) -> list[LossyMount]:
+    """Return the disks of some nodes.
+
+    Raises:
+        NotNow: one has none of its own.
+    """
+    disks = target.cluster.disks
+    missing = [node for node in nodes if node.number not in disks]
+    if missing:
+        raise NotNow(f"{missing[0]} has no disk of its own")
+    return [disks[node.number] for node in nodes]
 
 
 class _OnDisks:
@@ -19,11 +34,7 @@ class _OnDisks:
         self._nodes = list(target.nodes)
 
     def _disks(self) -> list[tuple[Node, LossyMount]]:
-        disks = self._target.cluster.disks
-        missing = [node for node in self._nodes if node.number not in disks]
-        if missing:
-            raise NotNow(f"{missing[0]} has no disk of its own")
-        return [(node, disks[node.number]) for node in self._nodes]
+        return list(zip(self._nodes, on_disks(self._target, self._nodes), strict=True))
 
 
 class PowerCut(_OnDisks):

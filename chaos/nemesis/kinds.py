@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from chaos.nemesis import disks, membership, network, processes, resources
+from chaos.nemesis import disks, membership, network, processes, resources, sequences
 from chaos.nemesis.fault import Fault
 
 Need = Literal["hosts", "iptables", "tc", "ss", "faketime", "tmpfs", "fuse"]
@@ -41,5 +41,7 @@ KINDS: Final[dict[str, Kind]] = {
     "blackout": Kind(disks.PowerCut, ("fuse",)),
     "sync-fails": Kind(disks.SyncFails, ("fuse",)),
     "slow-disk": Kind(disks.SlowDisk, ("fuse",)),
+    "lone-copy": Kind(sequences.LoneCopy, ("hosts", "iptables", "fuse")),
+    "lost-settler": Kind(sequences.LostSettler, ("fuse",)),
     "replace": Kind(membership.Replace),
 }

@@ -45,6 +45,8 @@ COLORS: Final = {
     "blackout": "#17202a",
     "sync-fails": "#935116",
     "slow-disk": "#dc7633",
+    "lone-copy": "#6e2c00",
+    "lost-settler": "#ba4a00",
 }
 OTHER: Final = "#34495e"
 
