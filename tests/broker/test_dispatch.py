@@ -112,6 +112,50 @@ def test_what_the_client_never_saw_returns_unmarked() -> None:
     assert (delivery.sequence, delivery.redelivered) == (2, False)
 
 
+def test_what_a_client_never_saw_is_marked_for_one_that_has_a_later_message() -> None:
+    """Unmarked, it would be out of order there."""
+    dispatcher = fresh_dispatcher(5)
+    first, second = consumer(1, prefetch=3), consumer(2, prefetch=2)
+    dispatcher.add(first)
+    dispatcher.add(second)
+    assert handed(dispatcher) == {1: [1, 3, 5], 2: [2, 4]}
+
+    dispatcher.give_back(first, [3, 5], delivered=False)
+    dispatcher.stop(first)
+    second.prefetch = 0
+
+    ((_, deliveries),) = dispatcher.dispatch()
+    assert [(d.sequence, d.redelivered) for d in deliveries] == [(3, True), (5, False)]
+
+
+def test_what_two_clients_never_saw_returns_unmarked() -> None:
+    dispatcher = fresh_dispatcher(4)
+    first, second = consumer(1, prefetch=2), consumer(2, prefetch=2)
+    dispatcher.add(first)
+    dispatcher.add(second)
+    assert handed(dispatcher) == {1: [1, 3], 2: [2, 4]}
+
+    dispatcher.give_back(first, [3], delivered=False)
+    dispatcher.give_back(second, [4], delivered=False)
+    dispatcher.stop(first)
+
+    second.prefetch = 0
+    ((_, deliveries),) = dispatcher.dispatch()
+    assert [(d.sequence, d.redelivered) for d in deliveries] == [(3, False), (4, False)]
+
+
+def test_what_came_back_late_and_unseen_is_marked_for_its_own_client_too() -> None:
+    dispatcher = fresh_dispatcher(3)
+    only = consumer(1)
+    dispatcher.add(only)
+    assert handed(dispatcher) == {1: [1, 2, 3]}
+
+    dispatcher.give_back(only, [2], delivered=False)  # and 3 was seen
+
+    ((_, deliveries),) = dispatcher.dispatch()
+    assert [(d.sequence, d.redelivered) for d in deliveries] == [(2, True)]
+
+
 def test_below_the_mark_of_an_earlier_leader_messages_count_as_redelivered() -> None:
     dispatcher = Dispatcher(queue_with(3, mark=2))
     dispatcher.add(consumer(1))

@@ -9,6 +9,7 @@ import pytest
 
 from leveret.node.memory import MemoryWatch, UnknownMemory, group_limits, real_memory
 from leveret.node.units import WATERMARK, Watermark
+from tests.support.descriptors import no_descriptor_left
 
 
 def write(path: Path, text: str) -> None:
@@ -30,6 +31,14 @@ def test_a_process_sees_its_memory_grow() -> None:
     assert after >= before + len(ballast) // 2
     del ballast
     memory.give_back()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+def test_memory_is_told_with_no_descriptor_left() -> None:
+    memory = real_memory()
+    with no_descriptor_left():
+        assert memory.used_bytes()
+        assert memory.total_bytes()
 
 
 def test_a_control_group_and_those_around_it_limit_the_memory(tmp_path: Path) -> None:

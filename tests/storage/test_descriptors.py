@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from leveret.storage.disk import RealDisk
-
-
-def open_now() -> list[int]:
-    return [int(entry.name) for entry in Path("/dev/fd").iterdir()]
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Let this process open none, whoever asks; it is checked that it cannot."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_now()) + 1, before[1]))
-    taken: list[int] = []
-    try:
-        with pytest.raises(OSError, match="Too many open files") as failed:
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        assert errno.EMFILE == failed.value.errno
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        for fd in taken:
-            os.close(fd)
+from tests.support.descriptors import no_descriptor_left, open_now
 
 
 async def test_files_are_opened_written_and_synced_with_no_descriptor_left(tmp_path: Path) -> None:

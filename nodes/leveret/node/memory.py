@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .units import Watermark
 
 _GROUPS: Final = Path("/sys/fs/cgroup")
+STATM_BYTES: Final = 256
+"""More than its seven numbers take."""
 
 
 class Memory(Protocol):
@@ -54,12 +56,14 @@ class LinuxMemory:
 
     def __init__(self) -> None:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
+        # Held open: when clients have all descriptors, none could be had for it.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         # Another C library than GNU's has none, and keeps less for itself.
         self._trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def used_bytes(self) -> int | None:
         """Return the resident memory."""
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        pages = int(os.pread(self._statm, STATM_BYTES, 0).split()[1])
         return pages * self._page_bytes
 
     def total_bytes(self) -> int | None:

@@ -65,6 +65,7 @@ class Consumer:
         "exclusive",
         "held",
         "key",
+        "newest",
         "no_ack",
         "paused",
         "prefetch",
@@ -94,6 +95,8 @@ class Consumer:
         self.priority = priority
         self.held: dict[int, int] = {}
         """What it got and did not settle, and when it got that (ms)."""
+        self.newest = 0
+        """The highest unmarked message that was handed to it, and not given back unseen."""
         self.unwritten = 0
         self.unwritten_bytes = 0
         self.paused = False
@@ -130,6 +133,8 @@ class Dispatcher:
         """Messages before the cursor that are ready again, and whether a client saw them."""
         self._returned_order: list[tuple[int, int]] = []
         """A heap of the keys of `_returned`, by rank, with some that are no longer in it."""
+        self._unseen: set[int] = set()
+        """Some of `_returned` that were handed to a consumer whose client never saw them."""
         self._holders: dict[int, Consumer] = {}
         self._settling: dict[int, int] = {}
         """The node whose word is awaited for each settling message."""
@@ -346,6 +351,8 @@ class Dispatcher:
                 self._ahead.difference_update(gone)
             if self._delayed:
                 self._delayed.difference_update(gone)
+            if self._unseen:
+                self._unseen.difference_update(gone)
 
     def written(self, consumer: Consumer, count: int, size_bytes: int) -> None:
         """Note that so much left for the consumer's socket."""
@@ -357,15 +364,23 @@ class Dispatcher:
     ) -> None:
         """Return messages that `consumer` holds to their original places.
 
-        `delivered` is False when the client never saw them: they are not marked redelivered.
-        What was handed counts as unwritten until `written` is told, given back or not.
+        `delivered` is False when the client never saw them: they are not marked redelivered, unless
+        they go to a consumer that has a later one by then. What was handed counts as
+        unwritten until `written` is told, given back or not.
         """
+        unseen: list[int] = []
         for sequence in sequences:
             if self._holders.get(sequence) is not consumer:
                 continue
             del self._holders[sequence]
             consumer.held.pop(sequence, None)
             self._return(sequence, delivered=delivered)
+            if not delivered:
+                self._unseen.add(sequence)
+                if sequence <= consumer.newest:
+                    unseen.append(sequence)
+        if consumer.newest in unseen:
+            consumer.newest = min(unseen) - 1
 
     def take_back(
         self, consumer: Consumer, sequences: Iterable[int], *, returns: bool
@@ -503,9 +518,16 @@ class Dispatcher:
         sequence = delivery.sequence
         if sequence < self._cursor:
             del self._returned[sequence]
+            if sequence in self._unseen:
+                self._unseen.remove(sequence)
+                # Unmarked, it would be out of order there; by priorities there is no such order.
+                is_passed = sequence < consumer.newest and not self._features.max_priority
+                delivery.redelivered = delivery.redelivered or is_passed
         else:
             self._pass_to(sequence)
             self._cursor = sequence + 1
+        if not delivery.redelivered:
+            consumer.newest = max(consumer.newest, sequence)
         consumer.unwritten += 1
         consumer.unwritten_bytes += delivery.location.size
         if not consumer.no_ack:
