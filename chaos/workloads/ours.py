@@ -134,6 +134,7 @@ async def consume(clients: Clients, session: str, queue: str, rng: Random) -> No
                 channel.consume(queue, prefetch=consuming.prefetch) as deliveries,
             ):
                 scope.deadline = float("inf")
+                consuming.connection = connection
                 await consuming.run(deliveries)
                 is_whole = not connection.statistics().recoveries
             if is_whole and not consuming.is_in_doubt:
@@ -144,7 +145,9 @@ async def consume(clients: Clients, session: str, queue: str, rng: Random) -> No
 
 
 class _Consuming:
-    """One session of a consumer."""
+    """One session of a consumer; for the broker, another one after each loss of the connection."""
+
+    connection: Connection
 
     def __init__(self, clients: Clients, session: str, queue: str, rng: Random) -> None:
         self._clients = clients
@@ -152,7 +155,7 @@ class _Consuming:
         self._queue = queue
         self._rng = rng
         self._tag = 0
-        self._open: list[tuple[int, Message]] = []
+        self._open: list[tuple[str, int, Message]] = []
         self.prefetch = DRAIN_PREFETCH if clients.is_draining else rng.choice((5, 20, 100))
         self._patience = 1 if clients.is_draining else rng.choice((1, 3, self.prefetch))
         self.is_in_doubt = False
@@ -172,11 +175,13 @@ class _Consuming:
 
     def _take(self, message: Message) -> None:
         self._tag += 1
-        self._open.append((self._tag, message))
+        losses = self.connection.statistics().recoveries
+        session = f"{self._session}+{losses}" if losses else self._session
+        self._open.append((session, self._tag, message))
         clients = self._clients
         id_ = id_of(clients.run, self._queue, message.body)
         clients.history.add(
-            Deliver(clients.now(), self._queue, self._session, message.redelivered, id_, self._tag)
+            Deliver(clients.now(), self._queue, session, message.redelivered, id_, self._tag)
         )
 
     async def _settle(self) -> None:
@@ -186,10 +191,10 @@ class _Consuming:
         if rng.random() < 0.1:
             # One alone, out of turn; the others later.
             rng.shuffle(taken)
-            self._open = sorted(taken[1:], key=lambda entry: entry[0])
+            self._open = sorted(taken[1:], key=lambda entry: entry[1])
             taken = taken[:1]
-        for tag, message in taken:
+        for session, tag, message in taken:
             kind = "requeue" if is_requeue else "ack"
-            clients.history.add(Settle(clients.now(), self._queue, self._session, tag, kind))
+            clients.history.add(Settle(clients.now(), self._queue, session, tag, kind))
             is_taken = await (message.nack(requeue=True) if is_requeue else message.ack())
             self.is_in_doubt |= not is_taken
