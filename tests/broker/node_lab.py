@@ -284,10 +284,10 @@ class Lab:
         assert ref is not None
         ref.tell(Settle(cast("list[int]", None)))
 
-    async def connect(self, *, heartbeat_s: int = 0) -> Client:
+    async def connect(self, *, heartbeat_s: int = 0, flow: Flow | None = None) -> Client:
         """Return a client with channel 1 open."""
         self._number += 1
-        protocol, flow = ServerConnection(), Flow()
+        protocol, flow = ServerConnection(), flow or Flow()
         session = Session(
             number=self._number,
             name=f"client {self._number}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leveret.broker.queues import machine
-from leveret.broker.queues.home import SWEEP_ENTRIES, AwayLog, HomeLog
+from leveret.broker.queues.home import SWEEP_BYTES, SWEEP_ENTRIES, AwayLog, HomeLog
 from leveret.broker.queues.machine import Effect, Enqueued, Settled
 from leveret.broker.queues.seams import UNREACHABLE
 
@@ -36,6 +36,46 @@ def test_entries_without_live_messages_are_swept() -> None:
     location = state.locate(1)
     assert location is not None
     assert bytes(log.read(location.entry)).endswith(b"kept")
+
+
+def test_what_is_dead_is_swept_before_it_is_more_than_what_lives() -> None:
+    log = HomeLog(7, 1, applied=lambda effects: None, now_ms=int)
+    body = bytes(1 << 20)
+    live = 6
+    for number in range(1, 101):
+        log.submit(machine.enqueue(7, [body]), lambda _: None)
+        if number > live:
+            log.submit(machine.settle(7, [(number - live, number - live)]), lambda _: None)
+        live_bytes = (live + 1) * len(body)
+        assert log.kept_bytes <= 2 * live_bytes + SWEEP_BYTES + len(body) + 10_000
+
+    assert log.messages == live
+    assert log.kept_bytes == sum(map(len, log._entries.values()))
+
+
+def test_what_is_consumed_is_swept_though_nothing_comes_any_more() -> None:
+    log = HomeLog(7, 1, applied=lambda effects: None, now_ms=int)
+    count, body = 60, bytes(1 << 20)
+    for _ in range(count):
+        log.submit(machine.enqueue(7, [body]), lambda _: None)
+    for number in range(1, count + 1):
+        log.submit(machine.settle(7, [(number, number)]), lambda _: None)
+
+    assert log.kept_bytes <= SWEEP_BYTES + 10_000
+
+
+def test_large_entries_are_swept_when_the_last_small_message_in_them_is_gone() -> None:
+    log = HomeLog(7, 1, applied=lambda effects: None, now_ms=int)
+    for _ in range(20):
+        log.submit(machine.enqueue(7, [bytes(1 << 20), b"small"]), lambda _: None)
+    for number in range(1, 41, 2):
+        log.submit(machine.settle(7, [(number, number)]), lambda _: None)
+    assert log.kept_bytes > 20 << 20
+
+    for number in range(2, 41, 2):
+        log.submit(machine.settle(7, [(number, number)]), lambda _: None)
+
+    assert log.kept_bytes <= SWEEP_BYTES + 10_000
 
 
 def test_a_submission_from_within_done_is_applied_in_order() -> None:

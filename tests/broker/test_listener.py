@@ -35,6 +35,7 @@ async def test_a_socket_that_is_closed_between_two_accepts_ends_the_serving() ->
         unauthenticated_max=1,
         message_size_max=1,
         in_flight_bytes_max=1,
+        in_flight_bytes_total=1,
         backlog=1,
     )
     listener = Listener(cast("Services", None), cast("Greeting", None), config)

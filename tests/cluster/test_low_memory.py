@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from chaos.load import Consumer, Publisher
 from chaos.verdict import judge
 from leveret.cli.ask import ask_once
 from leveret.node.control.alarms import AlarmSeen, MemoryLimit
+from leveret.node.control.replies import NodeStatus
 from tests.cluster.conftest import Cluster, NodeMaker, Opener
 from tests.support.nodes import LeveretProcess
 
@@ -67,3 +69,38 @@ def test_the_watermark_of_the_settings_holds_from_the_start(
     publisher.wait("unblocked", lambda: not publisher.is_blocked, within_s=30)
     publisher.wait_confirmed(100, within_s=30)
     publisher.finish()
+
+
+def test_a_transient_queue_that_fills_the_memory_blocks_publishers_until_it_is_consumed(
+    make_node: NodeMaker, connect: Opener
+) -> None:
+    body = bytes(256 << 10)
+    node = make_node()
+    node.start()
+    used_bytes = ask_once(data_of(node), "status", NodeStatus).memory_bytes
+    assert used_bytes is not None
+    set_watermark(node, str(used_bytes + (64 << 20)))
+    publishing = connect(node.urls[0])
+    blocked: list[bool] = []
+    publishing.add_on_connection_blocked_callback(lambda *_: blocked.append(True))
+    publishing.add_on_connection_unblocked_callback(lambda *_: blocked.append(False))
+    channel = publishing.channel()
+    channel.queue_declare("q", exclusive=False)
+    published = 0
+    deadline_s = time.monotonic() + 60
+    while not blocked:
+        assert time.monotonic() < deadline_s
+        if published < 1000:
+            channel.basic_publish("", "q", body)
+            published += 1
+        publishing.process_data_events(0.001)
+
+    # What was published last may still be in the socket, which is not read.
+    consuming = connect(node.urls[0]).channel()
+    for _ in consuming.consume("q", auto_ack=True, inactivity_timeout=0.1):
+        publishing.process_data_events(0)
+        if not blocked[-1]:
+            break
+        assert time.monotonic() < deadline_s
+
+    assert blocked == [True, False]

@@ -26,10 +26,11 @@ _BODY_FRAME: Final = 3
 class Assembly:
     """The content that follows one method, until it is whole.
 
-    `header` is b"" until the header frame came; `missing` counts the body octets still to come.
+    `header` is b"" until the header frame came; `missing` counts the body octets still to come;
+    `number` is the connection's for it, 0 without one.
     """
 
-    __slots__ = ("_fragments", "class_id", "header", "method", "method_id", "missing")
+    __slots__ = ("_fragments", "class_id", "header", "method", "method_id", "missing", "number")
 
     def __init__(self, method: Method | bytes, class_id: int, method_id: int) -> None:
         # A publish stays the octets of its method frame, every other method is decoded.
@@ -38,6 +39,7 @@ class Assembly:
         self.method_id = method_id
         self.header = b""
         self.missing = 0
+        self.number = 0
         self._fragments: list[bytes] = []
 
     def add(self, kind: int, payload: bytes, *, message_size_max: int) -> bool:

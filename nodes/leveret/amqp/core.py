@@ -104,6 +104,10 @@ class Connection:
         self._message_size_max = message_size_max
         self._pending_max = message_size_max * PENDING_MESSAGES_MAX
         self._pending = 0
+        self.unfinished: dict[int, int] = {}
+        """Messages that are begun and not whole yet, the oldest first: the octets that their bodies
+        will have, by a number that grows with each."""
+        self._begun = 0
         self._channels: dict[int, _Channel] = {}
         # Channels on which a method may come next: open, and not in the middle of content.
         self._idle: set[int] = set()
@@ -462,7 +466,12 @@ class Connection:
         assert assembly is not None
         is_body = bool(assembly.header)
         whole = assembly.add(kind, payload, message_size_max=self._message_size_max)
-        if is_body:
+        if not is_body:
+            if not whole:
+                self._begun += 1
+                assembly.number = self._begun
+                self.unfinished[assembly.number] = assembly.missing
+        else:
             self._pending += len(payload)
             if self._pending > self._pending_max:
                 raise errors.resource_error(
@@ -472,6 +481,7 @@ class Connection:
             return None
         body = assembly.body()
         self._pending -= len(body)
+        self.unfinished.pop(assembly.number, None)
         channel.content = None
         self._idle.add(number)
         if isinstance(assembly.method, bytes):
@@ -495,6 +505,7 @@ class Connection:
             self._channels.clear()
             self._idle.clear()
             self._pending = 0
+            self.unfinished.clear()
             self._is_deaf = self._is_deaf or state is ConnectionState.CLOSED
 
     def _move(self, number: int, sender: Role, method: Method) -> None:
@@ -514,6 +525,7 @@ class Connection:
             self._idle.discard(number)
             if channel.content is not None:
                 self._pending -= channel.content.received
+                self.unfinished.pop(channel.content.number, None)
                 channel.content = None
         channel.state = after
 

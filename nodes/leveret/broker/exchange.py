@@ -73,7 +73,7 @@ class ExchangeActor(Actor[PublishRun]):
         if not queues:
             if run.mandatory:
                 tell(run.connection, Returned(run))
-            tell(run.connection, run)
+            run.go_home()
             return
         run.waiting = len(queues)
         for ref in queues:

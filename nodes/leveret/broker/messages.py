@@ -14,6 +14,7 @@ from leveret.actors import ActorStopped, Ref, Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .budget import Budget
     from .numbering import Numbering
     from .queues.lead import Lead
     from .queues.machine import Effect
@@ -36,6 +37,7 @@ class PublishRun:
     """
 
     __slots__ = (
+        "budget",
         "channel",
         "connection",
         "copies",
@@ -97,6 +99,8 @@ class PublishRun:
         """Some message expires, or is delayed."""
         self.copies: tuple[str, ...] = ()
         """Further routing keys, of a run of one message."""
+        self.budget: Budget | None = None
+        """Where it is counted until it comes home, though its connection may be gone by then."""
 
     @property
     def cost_bytes(self) -> int:
@@ -132,6 +136,7 @@ class PublishRun:
             run.size_bytes = len(record)
             run.has_lives = self.has_lives
             run.copies = self.copies
+            run.budget = self.budget
             runs.append(run)
         return runs
 
@@ -156,21 +161,33 @@ class PublishRun:
             before.follower = None
             run.is_told = True
             if not tell(exchange, run):
-                tell(run.connection, run)
+                run.go_home()
                 run.is_routed = True
             before = run
 
     def end(self) -> None:
         """Send it home without a queue: its exchange is gone."""
-        tell(self.connection, self)
+        self.go_home()
         self.routed()
+
+    def count_in(self, budget: Budget) -> None:
+        """Count it until it goes home."""
+        self.budget = budget
+        budget.take(self.cost_bytes)
+
+    def go_home(self) -> None:
+        """Tell the connection that every queue has it, or refused it; called once."""
+        if self.budget is not None:
+            self.budget.give(self.cost_bytes)
+            self.budget = None
+        tell(self.connection, self)
 
     def answer(self, *, taken: int = ALL) -> None:
         """Note that one queue took the first `taken` messages; the last one sends the run home."""
         self.taken = min(self.taken, taken)
         self.waiting -= 1
         if self.waiting <= 0:
-            tell(self.connection, self)
+            self.go_home()
 
 
 class Returned:

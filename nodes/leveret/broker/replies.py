@@ -131,7 +131,7 @@ class ReplyDesk:
         def done(is_there: bool) -> None:  # noqa: FBT001 - the answer itself
             if run.mandatory and not is_there:
                 tell(run.connection, Returned(run))
-            tell(run.connection, run)
+            run.go_home()
 
         self._bring(vhost, run.routing_key, run.records, done)
 

@@ -513,6 +513,7 @@ def _listener_config(config: NodeConfig) -> ListenerConfig:
         unauthenticated_max=config.limits.unauthenticated,
         message_size_max=config.amqp.max_message_size_bytes,
         in_flight_bytes_max=config.limits.in_flight_bytes,
+        in_flight_bytes_total=config.limits.in_flight_bytes_total,
         backlog=config.amqp.backlog,
         login_from=LoginFrom(
             config.amqp.tls_login_from,

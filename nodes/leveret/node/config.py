@@ -398,6 +398,15 @@ class LimitsSection:
         minimum=64 * KIB,
         maximum=GIB,
     )
+    in_flight_bytes_total: int = setting(
+        256 * MIB,
+        SIZE,
+        "The same of all connections of the node together, with messages that are not whole yet.",
+        at_limit="No publisher is read until a quarter of it is free; one in the middle of a"
+        " message ends it first. Consumers go on.",
+        minimum=MIB,
+        maximum=64 * GIB,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,7 @@ class Publishing:
         self._send(run, actor)
 
     def _send(self, run: PublishRun, actor: Ref[PublishRun]) -> None:
-        self._connection.published(run.cost_bytes)
+        self._connection.sent(run)
         self.under_way += len(run.records)
         self._counters.published += len(run.records)
         before, self._last_run = self._last_run, run

@@ -102,7 +102,6 @@ class ConnectionActor(Actor[object]):
         self._confirming: dict[int, Channel] = {}
         self._touched: dict[int, Channel] = {}
         self._sent_since_beat = False
-        self._publishes = False
         self._blocked_reason: str | None = None
         self._told_blocked = False
         self._is_over = False
@@ -125,7 +124,7 @@ class ConnectionActor(Actor[object]):
                     self._event(event)
                 self._flow.taken(message.size_bytes)
             case PublishRun():
-                self._flow.taken(message.cost_bytes)
+                self._flow.came_home(message.cost_bytes)
                 channel = self._channel_of(message)
                 if channel is not None:
                     channel.publishing.run_home(message)
@@ -264,8 +263,14 @@ class ConnectionActor(Actor[object]):
         return self.services.directory.exchange(self.vhost, exchange)
 
     def published(self, size_bytes: int) -> None:
-        """Count bytes that the queues have not taken yet, or that wait for an operation."""
+        """Count bytes that wait for an operation."""
         self._flow.published(size_bytes)
+        self._note_publisher()
+
+    def sent(self, run: PublishRun) -> None:
+        """Count a run that the queues have not taken yet."""
+        run.count_in(self._flow.budget)
+        self._flow.sent(run.cost_bytes)
         self._note_publisher()
 
     def unkept(self, size_bytes: int) -> None:
@@ -274,12 +279,12 @@ class ConnectionActor(Actor[object]):
 
     def held(self, size_bytes: int) -> None:
         """Count bytes that wait for tx.commit."""
-        self._flow.held_bytes += size_bytes
+        self._flow.held(size_bytes)
         self._note_publisher()
 
     def unheld(self, size_bytes: int) -> None:
         """Count bytes that wait for no tx.commit any more."""
-        self._flow.held_bytes -= size_bytes
+        self._flow.held(-size_bytes)
 
     def check_held(self) -> None:
         """Let a transaction hold one more run of publishes.
@@ -291,6 +296,12 @@ class ConnectionActor(Actor[object]):
             raise errors.precondition_failed(
                 f"transactions of this connection hold {self._flow.held_bytes} bytes, above "
                 f"limits.in_flight_bytes ({self._flow.in_flight_bytes_max}): commit more often"
+            )
+        budget = self._flow.budget
+        if budget.held_bytes > budget.bytes_max:
+            raise errors.precondition_failed(
+                f"transactions of all connections hold {budget.held_bytes} bytes, above "
+                f"limits.in_flight_bytes_total ({budget.bytes_max}): commit more often"
             )
 
     def written(self, message: Deliver, count: int, size_bytes: int) -> None:
@@ -545,13 +556,13 @@ class ConnectionActor(Actor[object]):
 
     def _note_publisher(self) -> None:
         """From its first publish on a connection is told of alarms."""
-        if not self._publishes:
-            self._publishes = True
+        if not self._flow.publishes:
+            self._flow.publishes = True
             self._tell_blocked()
 
     def _is_held(self) -> bool:
         """Whether an alarm has this publisher wait."""
-        return self._publishes and self._blocked_reason is not None
+        return self._flow.publishes and self._blocked_reason is not None
 
     def _tell_blocked(self) -> None:
         """Tell a publisher of alarms, and stop reading it; others are left in peace."""

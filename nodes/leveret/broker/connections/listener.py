@@ -14,6 +14,7 @@ import trio
 
 from leveret.actors import Actor, ActorStopped, Ref, supervise
 from leveret.amqp import ServerConnection
+from leveret.broker.budget import Budget
 from leveret.broker.messages import tell
 from leveret.catalog.commands import Deleted, Restored
 from leveret.catalog.model import User, VirtualHost
@@ -59,6 +60,7 @@ class ListenerConfig:
         unauthenticated_max: int,
         message_size_max: int,
         in_flight_bytes_max: int,
+        in_flight_bytes_total: int,
         backlog: int,
         login_from: LoginFrom = BY_DISTINGUISHED_NAME,
     ) -> None:
@@ -68,6 +70,7 @@ class ListenerConfig:
         self.unauthenticated_max = unauthenticated_max
         self.message_size_max = message_size_max
         self.in_flight_bytes_max = in_flight_bytes_max
+        self.in_flight_bytes_total = in_flight_bytes_total
         self.backlog = backlog
         self.login_from = login_from
 
@@ -105,6 +108,7 @@ class Listener:
         self._number = 0
         self._unauthenticated = 0
         self._blocked_reason: str | None = None
+        self.budget = Budget(config.in_flight_bytes_total)
 
     @property
     def connections(self) -> int:
@@ -256,7 +260,7 @@ class Listener:
             "client connected",
             extra={"connection": session.name, "user": session.user, "vhost": session.vhost},
         )
-        flow = Flow(self._config.in_flight_bytes_max)
+        flow = Flow(self._config.in_flight_bytes_max, budget=self.budget)
         async with trio.open_nursery() as operations, supervise() as supervisor:
             with trio.CancelScope() as reading:
                 make = _once(
@@ -281,6 +285,7 @@ class Listener:
                 finally:
                     tell(ref, HungUp())
             await ref.stopped()
+            flow.close()
             del self._connections[session.number]
             operations.cancel_scope.cancel()
         await stream.close()
@@ -305,7 +310,8 @@ async def _read(
                 ref.tell(Received(events, size_bytes))
                 size_bytes = 0
                 await ref.room()
-                await flow.go()
+            flow.announced(protocol.unfinished)
+            await flow.go()
     except (*GONE, ActorStopped):
         return
 

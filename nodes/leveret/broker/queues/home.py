@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from .state import QueueState
 
 SWEEP_ENTRIES: Final = 256
-"""Entries are looked through for dead ones when so many, and twice what lived, came since."""
+"""Entries are looked through for dead ones when so many came since, and as many as lived."""
+SWEEP_BYTES: Final = 4 << 20
+"""Likewise when there may be so many dead bytes, and as many as live: an entry may be large."""
 
 
 class HomeLog:
@@ -41,7 +43,12 @@ class HomeLog:
         self._machine = ShardMachine()
         self._entries: dict[int, bytes] = {}
         self._index = 0
+        self.kept_bytes = 0
+        """Of all entries: live messages, and what is dead and not swept yet."""
         self._sweep_at = SWEEP_ENTRIES
+        self._stuck_bytes = 0
+        """What was dead and could not be swept: something else in its entry lived."""
+        self._settled_at_sweep = 0
         self._applied = applied
 
     def submit(
@@ -51,9 +58,10 @@ class HomeLog:
         del is_urgent
         self._index += 1
         self._entries[self._index] = command
+        self.kept_bytes += len(command)
         reply = self._machine.apply(self._index, self._now_ms(), command, 0)
         effects = self._machine.take_effects()
-        if len(self._entries) >= self._sweep_at:
+        if len(self._entries) >= self._sweep_at or self._is_sweep_worth_it():
             self._sweep()
         done(reply)
         if effects:
@@ -73,10 +81,30 @@ class HomeLog:
         """Return the command that is entry `entry`."""
         return memoryview(self._entries[entry])
 
+    def _is_sweep_worth_it(self) -> bool:
+        """Say whether much is dead, and so much of it new that a look at all that lives pays."""
+        state = self._machine.queues.get(self._uid)
+        live_bytes, live, settled = 0, 0, 0
+        if state is not None:
+            live_bytes, live, settled = state.size_bytes, state.live, _settled(state)
+        dead_bytes, worth_bytes = self.kept_bytes - live_bytes, live_bytes + SWEEP_BYTES
+        return dead_bytes >= worth_bytes and (
+            dead_bytes - self._stuck_bytes >= worth_bytes
+            or settled - self._settled_at_sweep >= max(live, 1)
+        )
+
     def _sweep(self) -> None:
         live = self._machine.live_entries()
         self._entries = {index: self._entries[index] for index in live}
+        self.kept_bytes = sum(map(len, self._entries.values()))
         self._sweep_at = 2 * len(live) + SWEEP_ENTRIES
+        state = self._machine.queues.get(self._uid)
+        self._stuck_bytes = self.kept_bytes - (0 if state is None else state.size_bytes)
+        self._settled_at_sweep = 0 if state is None else _settled(state)
+
+
+def _settled(state: QueueState) -> int:
+    return state.next - 1 - state.live
 
 
 class AwayLog:
