@@ -25,6 +25,7 @@ from leveret.broker.connections.messages import Received
 from leveret.broker.connections.session import Services, Session
 from leveret.broker.directory import Directory
 from leveret.broker.messages import Settle
+from leveret.broker.policies.in_force import Policies
 from leveret.broker.queues.machine import ShardMachine
 from leveret.broker.queues.queue import QueueActor
 from leveret.broker.routing.router import Routers
@@ -229,19 +230,22 @@ class Lab:
         self.nursery = nursery
         self.supervisor = supervisor
         machine, shard_machine = CatalogMachine(), ShardMachine()
+        self.catalog_machine = machine
         self.shard_machine = shard_machine
         self.catalog_group, self.shard_group = Group(machine), Group(shard_machine)
         self.links = Links()
         self.catalog = Catalog(self.catalog_group, machine, self.links)
         self.spawner = Spawner(supervisor)
         self.timers = Timers()
+        policies = Policies(self.catalog.model)
         self.directory = Directory(
             node=1,
             boot=1,
             catalog=self.catalog,
             routers=Routers(
-                self.catalog.model, decode=decode_arguments, alternate=lambda exchange: None
+                self.catalog.model, decode=decode_arguments, alternate=policies.alternate
             ),
+            policies=policies,
             links=self.links,
             supervisor=cast("Supervisor", self.spawner),
             timers=self.timers,

@@ -47,6 +47,9 @@ def queue(name: str, *, messages: int | None = 3, leader: str | None = "node-2")
         auto_delete=False,
         exclusive=False,
         arguments={"x-queue-type": "quorum"},
+        policy="limits",
+        operator_policy=None,
+        effective_policy_definition={"max-length": 5},
         vhost="/",
     )
 
@@ -155,6 +158,7 @@ def test_exchanges_and_bindings_have_rabbitmqs_columns(folder: Path) -> None:
         auto_delete=False,
         internal=False,
         arguments={"alternate-exchange": "other"},
+        policy=None,
         vhost="/",
     )
     binding = BindingSeen(
@@ -189,3 +193,9 @@ def test_all_connections_are_those_of_one_virtual_host_unless_it_says_global(
         )
 
     assert [("shop", "late"), (None, "late")] == [(one["vhost"], one["reason"]) for one in asked]
+
+
+def test_queues_are_shown_with_their_policies(folder: Path) -> None:
+    columns = ("name", "policy", "operator_policy", "effective_policy_definition")
+    with canned_node(folder, {"list_queues": Listed(rows=[queue("q")], silent=[])}):
+        assert 'q\tlimits\t\t{"max-length":5}\n' == run("list_queues", "-q", *columns).output

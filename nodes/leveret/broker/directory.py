@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from leveret.actors import ActorStopped
 from leveret.catalog.commands import Changed, Created, DeleteQueue, Restored
 from leveret.catalog.commands import Deleted as EntityDeleted
-from leveret.catalog.model import Exchange, Permission, Queue, TopicPermission
+from leveret.catalog.model import Exchange, Permission, Policy, Queue, TopicPermission
 from leveret.transport import NodeId
 
 from .arguments import decode_arguments
 from .exchange import ExchangeActor
-from .messages import Applied, Deleted, PeerDown, PeerMessage, PeerUp, RoleChanged, tell
-from .queues.features import features_of
+from .messages import (
+    Applied,
+    Deleted,
+    FeaturesChanged,
+    PeerDown,
+    PeerMessage,
+    PeerUp,
+    RoleChanged,
+    Wake,
+    tell,
+)
+from .queues.features import features_of, is_too_full
 from .queues.home import AwayLog, HomeLog
 from .queues.queue import QueueActor
 from .queues.seams import Desk
@@ -26,13 +36,14 @@ from .queues.shard import Shard
 from .replies import ReplyDesk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from leveret.actors import Actor, Ref, Supervisor, Timer, Timers
     from leveret.catalog import Catalog
     from leveret.catalog.commands import Event
 
     from .messages import LocalConsumer, PublishRun, QueueMessage
+    from .policies.in_force import Policies
     from .queues.features import QueueFeatures
     from .queues.machine import Effect, ShardMachine
     from .queues.seams import QueueLog
@@ -80,6 +91,7 @@ class Directory:
         boot: int,
         catalog: Catalog,
         routers: Routers,
+        policies: Policies,
         links: Links,
         supervisor: Supervisor,
         timers: Timers,
@@ -91,6 +103,10 @@ class Directory:
         self.boot = boot
         self.catalog = catalog
         self._routers = routers
+        self.policies = policies
+        self._policies_seen = catalog.model.policy_changes
+        self._definitions: dict[int, Mapping[str, object]] = {}
+        """What policies say for the queues that have an actor here, as those know it."""
         self.replies = ReplyDesk(node=node, links=links)
         self._links = links
         self._supervisor = supervisor
@@ -144,9 +160,11 @@ class Directory:
             if queue is None:
                 return None
             log, desk = self._log(queue), Desk()
-            features = _features(queue)
+            self._definitions[uid] = self.policies.definition(queue)
             ref = self._spawn(
-                lambda: QueueActor(uid, features=features, log=log, context=self, desk=desk),
+                lambda: QueueActor(
+                    uid, features=self._features(queue), log=log, context=self, desk=desk
+                ),
                 f"queue {queue.name!r} in {queue.vhost!r}",
             )
             if ref is not None:
@@ -239,7 +257,7 @@ class Directory:
     def _role_changed(self, number: int, shard: Shard) -> None:
         for queue in self.catalog.model.queues_in_shard(number):
             ref = self._queues.get(queue.uid)
-            if ref is None and _needs_its_lead(queue, shard):
+            if ref is None and self._needs_its_lead(queue):
                 ref = self.queue(queue.uid)
             if ref is not None:
                 tell(ref, RoleChanged())
@@ -257,16 +275,19 @@ class Directory:
                     self._shards[queue.shard].drop(queue.uid)
             case Created(Queue() as queue):
                 self._say_early(queue.uid)
-                if queue.shard and _needs_its_lead(queue, self._shards[queue.shard]):
-                    self.queue(queue.uid)
+                if self._needs_its_lead(queue):
+                    self._wake(queue)
             case (
                 Created(Permission() | TopicPermission())
                 | Changed(Permission() | TopicPermission())
                 | EntityDeleted(Permission() | TopicPermission())
             ):
                 self.version += 1
+            case Created(Policy()) | Changed(Policy()) | EntityDeleted(Policy()):
+                self._follow_policies()
             case Restored():
                 self.version += 1
+                self._follow_policies()
                 for vhost, name in list(self._exchanges):
                     if self.catalog.model.exchange(vhost, name) is None:
                         self._end_exchange(vhost, name)
@@ -277,6 +298,58 @@ class Directory:
                 for number, shard in self._shards.items():
                     # Of what is new to this node, a shard may have a lead here already.
                     self._role_changed(number, shard)
+
+    def _follow_policies(self) -> None:
+        """Tell the queues for which policies say something else than before what they do now."""
+        model = self.catalog.model
+        if self._policies_seen == model.policy_changes:
+            return  # the news of another policy that changed with this one did it
+        self._policies_seen = model.policy_changes
+        for vhost in model.vhosts():
+            for queue in model.queues(vhost.name):
+                definition = self.policies.definition(queue)
+                ref = self._queues.get(queue.uid)
+                if ref is None:
+                    if definition and self._needs_its_lead(queue):
+                        self._wake(queue)
+                elif definition != self._definitions[queue.uid]:
+                    self._definitions[queue.uid] = definition
+                    tell(ref, FeaturesChanged(self._features(queue)))
+
+    def _wake(self, queue: Queue) -> None:
+        """Have the queue's lead look at what it has to do."""
+        ref = self.queue(queue.uid)
+        if ref is not None:
+            tell(ref, Wake())
+
+    def _features(self, queue: Queue) -> QueueFeatures:
+        return features_of(
+            decode_arguments(queue.arguments),
+            self.policies.definition(queue),
+            vhost=queue.vhost,
+            name=queue.name,
+            auto_delete=queue.auto_delete,
+        )
+
+    def _needs_its_lead(self, queue: Queue) -> bool:
+        """Say whether the queue has something to do here though nobody asks.
+
+        It may have to expire, or to let go what has expired or is too much.
+        """
+        state = None
+        if queue.shard:
+            shard = self._shards[queue.shard]
+            if not shard.is_leader:
+                return False
+            state = shard.state(queue.uid)
+        elif (queue.home, queue.boot) != (self.node, self.boot):
+            return False
+        if state is not None and state.has_traits:
+            return True
+        features = self._features(queue)
+        return features.expires_ms is not None or (
+            state is not None and is_too_full(features, state.live, state.body_bytes)
+        )
 
     def _end_exchange(self, vhost: str, name: str) -> None:
         ref = self._exchanges.pop((vhost, name), None)
@@ -293,6 +366,7 @@ class Directory:
             log.dropped()
         ref = self._queues.pop(uid, None)
         self._desks.pop(uid, None)
+        self._definitions.pop(uid, None)
         if ref is not None:
             tell(ref, Deleted())
             ref.close()
@@ -339,25 +413,6 @@ class Directory:
             if isinstance(log, AwayLog) and log.home == node:
                 log.link_changed(is_up=is_up)
             tell(ref, PeerUp(node) if is_up else PeerDown(node))
-
-
-def _features(queue: Queue) -> QueueFeatures:
-    return features_of(
-        decode_arguments(queue.arguments),
-        vhost=queue.vhost,
-        name=queue.name,
-        auto_delete=queue.auto_delete,
-    )
-
-
-def _needs_its_lead(queue: Queue, shard: Shard) -> bool:
-    """Say whether the queue has something to do though nobody asks: to expire, or let expire."""
-    if not shard.is_leader:
-        return False
-    state = shard.state(queue.uid)
-    if state is not None and state.has_traits:
-        return True
-    return _features(queue).expires_ms is not None
 
 
 def _reply_applied(directory: Directory, node: int, uid: int, number: int, reply: object) -> None:

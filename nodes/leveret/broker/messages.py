@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .budget import Budget
     from .numbering import Numbering
+    from .queues.features import QueueFeatures
     from .queues.lead import Lead
     from .queues.machine import Effect
 
@@ -508,6 +509,15 @@ class PeerDown:
         self.node = node
 
 
+class FeaturesChanged:
+    """To the queue: a policy makes it have other features from now on."""
+
+    __slots__ = ("features",)
+
+    def __init__(self, features: QueueFeatures) -> None:
+        self.features = features
+
+
 class Wake:
     """To the queue: the time came at which its lead has something to do."""
 
@@ -535,6 +545,7 @@ QueueMessage = (
     | PeerMessage
     | PeerUp
     | PeerDown
+    | FeaturesChanged
     | Wake
     | Deleted
 )

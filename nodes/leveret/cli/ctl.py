@@ -12,6 +12,7 @@ from leveret.cli.ctl_cluster import cluster
 from leveret.cli.ctl_definitions import VERBS as DEFINITION_VERBS
 from leveret.cli.ctl_lists import VERBS as LIST_VERBS
 from leveret.cli.ctl_options import node_options, print_json
+from leveret.cli.ctl_policies import VERBS as POLICY_VERBS
 from leveret.cli.ctl_queues import VERBS as QUEUE_VERBS
 from leveret.cli.ctl_tables import node_table
 from leveret.cli.ctl_topics import VERBS as TOPIC_VERBS
@@ -70,6 +71,7 @@ for verb in (
     *QUEUE_VERBS,
     *USER_VERBS,
     *TOPIC_VERBS,
+    *POLICY_VERBS,
     *DEFINITION_VERBS,
     *ALARM_VERBS,
 ):

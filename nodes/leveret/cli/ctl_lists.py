@@ -47,7 +47,8 @@ def list_queues(*, target: Target, vhost: str, columns: tuple[str, ...]) -> None
 
     \b
     Columns: name type messages messages_ready messages_unacknowledged consumers state leader
-    group durable auto_delete exclusive arguments vhost
+    group durable auto_delete exclusive arguments policy operator_policy effective_policy_definition
+    vhost
 
     Counts are empty if the queue has no leader now. The group is the one that replicates it.
 
@@ -81,7 +82,7 @@ def list_exchanges(*, target: Target, vhost: str, columns: tuple[str, ...]) -> N
     """List the exchanges of a virtual host; the default one has the empty name.
 
     \b
-    Columns: name type durable auto_delete internal arguments vhost
+    Columns: name type durable auto_delete internal arguments policy vhost
 
     \b
     Examples:

@@ -30,6 +30,7 @@ from leveret.broker.connections.handshake import Greeting
 from leveret.broker.connections.listener import Listener, ListenerConfig
 from leveret.broker.connections.session import Services
 from leveret.broker.directory import Directory
+from leveret.broker.policies.in_force import Policies
 from leveret.broker.queues.machine import ShardMachine
 from leveret.broker.routing.router import Routers
 from leveret.catalog import Catalog, CatalogMachine
@@ -77,7 +78,7 @@ from .version import version
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from leveret.catalog.model import Exchange, Model
+    from leveret.catalog.model import Model
     from leveret.storage import Disk
 
     from .config import NodeConfig
@@ -304,11 +305,15 @@ async def _run(
             peers.on_join(Admissions(catalog).admit, now=partial(_now, outside))
             peers_at = await ground.start(peers.run)
         async with supervise() as supervisor:
+            policies = Policies(catalog.model)
             directory = Directory(
                 node=node,
                 boot=boot,
                 catalog=catalog,
-                routers=Routers(catalog.model, decode=decode_arguments, alternate=_alternate),
+                routers=Routers(
+                    catalog.model, decode=decode_arguments, alternate=policies.alternate
+                ),
+                policies=policies,
                 links=peers,
                 supervisor=supervisor,
                 timers=timers,
@@ -535,11 +540,6 @@ def _greeting(config: NodeConfig, model: Model) -> Greeting:
         heartbeat_s=config.amqp.heartbeat_s,
         refused_login_delay_s=config.limits.refused_login_delay_s,
     )
-
-
-def _alternate(exchange: Exchange) -> str | None:
-    name = decode_arguments(exchange.arguments).get("alternate-exchange")
-    return name if isinstance(name, str) else None
 
 
 def _now(outside: Outside) -> datetime:

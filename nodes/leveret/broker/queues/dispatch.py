@@ -156,6 +156,10 @@ class Dispatcher:
         """Messages that consumers hold."""
         return len(self._holders)
 
+    def change(self, features: QueueFeatures) -> None:
+        """Go by other features; the priorities of messages and consumers are as they were."""
+        self._features = features
+
     # Consumers
 
     def add(self, consumer: Consumer, *, takes_turns: bool = True) -> None:

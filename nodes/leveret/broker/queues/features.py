@@ -1,9 +1,11 @@
-"""What a queue does besides keeping messages, as its arguments say. Pure."""
+"""What a queue does besides keeping messages, as its arguments and policies say. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
+
+from leveret.broker.policies.merging import NOTHING, effective_number, effective_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,17 +66,24 @@ PLAIN = QueueFeatures()
 
 
 def features_of(
-    arguments: Mapping[str, object], *, vhost: str, name: str, auto_delete: bool
+    arguments: Mapping[str, object],
+    definition: Mapping[str, object] = NOTHING,
+    *,
+    vhost: str,
+    name: str,
+    auto_delete: bool,
 ) -> QueueFeatures:
-    """Return the features of a queue that was declared with `arguments`, which were checked."""
+    """Return the features of a queue that was declared with `arguments`, which were checked.
+
+    definition: what the policies in force for it say together. A setting is called there like the
+    argument without "x-"; what `number` and `text` are asked for heeds both.
+    """
 
     def number(key: str) -> int | None:
-        value = arguments.get(key)
-        return None if value is None else int(cast("int", value))
+        return effective_number(arguments, definition, key)
 
     def text(key: str) -> str | None:
-        value = arguments.get(key)
-        return None if value is None else str(value)
+        return effective_text(arguments, definition, key)
 
     limit = number("x-delivery-limit")
     return QueueFeatures(
@@ -92,4 +101,12 @@ def features_of(
         single_active=arguments.get("x-single-active-consumer") is True,
         counts_returns=limit is not None or arguments.get("x-queue-type") == "quorum",
         delivery_limit=None if limit is None or limit < 0 else limit,
+    )
+
+
+def is_too_full(features: QueueFeatures, messages: int, body_bytes: int) -> bool:
+    """Say whether a queue with so many messages may have to drop the oldest."""
+    return features.drops_head and (
+        (features.max_length is not None and messages > features.max_length)
+        or (features.max_length_bytes is not None and body_bytes > features.max_length_bytes)
     )

@@ -151,6 +151,17 @@ class Lead:
         if self.dispatcher.has_lives:
             self.dispatcher.look(self._context.now_ms())
 
+    def change(self, features: QueueFeatures) -> None:
+        """Go by other features from now on; `flush` follows.
+
+        Messages keep the time that they were given to live when they came; the time in which
+        nobody uses the queue begins anew.
+        """
+        self._features = features
+        self.dispatcher.change(features)
+        self._used_ms = self._context.now_ms()
+        self._bury()
+
     def woken(self) -> None:
         """Note that the time came which this lead wanted to be woken at; `flush` follows."""
         self._alarm = None
@@ -186,10 +197,10 @@ class Lead:
     def _bury(self) -> None:
         """Publish dead letters, as many as may be under way; without an exchange they are lost."""
         features, context = self._features, self._context
-        name = features.dead_letter_exchange
-        if name is None or not self._dead:
+        if not self._dead:
             return
-        exchange = context.exchange(features.vhost, name)
+        name = features.dead_letter_exchange
+        exchange = None if name is None else context.exchange(features.vhost, name)
         lost = []
         while self._dead and self._under_way < UNDER_WAY_MAX:
             sequence, reason = self._dead.popleft()

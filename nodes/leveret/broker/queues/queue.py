@@ -29,6 +29,7 @@ from leveret.broker.messages import (
     Deliver,
     Detach,
     ExclusiveUse,
+    FeaturesChanged,
     Get,
     GiveBack,
     Got,
@@ -131,6 +132,10 @@ class QueueActor(Actor[QueueMessage]):
             case Applied():
                 if self._lead is not None:
                     self._lead.applied(message.effects)
+            case FeaturesChanged():
+                self._features = message.features
+                if self._lead is not None:
+                    self._lead.change(message.features)
             case Wake():
                 if self._lead is not None:
                     self._lead.woken()

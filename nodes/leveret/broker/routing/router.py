@@ -16,8 +16,8 @@ from leveret.broker.routing.fanout import FanoutMatcher
 from leveret.broker.routing.headers import HeadersMatcher
 from leveret.broker.routing.matcher import Matcher
 from leveret.broker.routing.topic import TopicMatcher
-from leveret.catalog.commands import Created, Deleted, Event, Restored
-from leveret.catalog.model import Binding, Exchange, Model, Queue
+from leveret.catalog.commands import Changed, Created, Deleted, Event, Restored
+from leveret.catalog.model import Binding, Exchange, Model, Policy, Queue
 
 Headers = Mapping[str, object]
 
@@ -93,7 +93,8 @@ class Routers:
 
     model: the applied catalog; its events go to `apply`, in order.
     decode: gives the view of the encoded arguments of a binding.
-    alternate: gives the name of an exchange's alternate exchange, or None; always the same.
+    alternate: gives the name of an exchange's alternate exchange, or None; it changes only with a
+        policy.
     """
 
     def __init__(
@@ -128,6 +129,9 @@ class Routers:
             case Deleted(Exchange() as exchange):
                 # Of the exchanges bound to it, their deleted bindings tell.
                 self._routers.pop((exchange.vhost, exchange.name), None)
+            case Created(Policy()) | Changed(Policy()) | Deleted(Policy()):
+                for router in self._routers.values():
+                    router.forget()
             case Restored():
                 for key, router in list(self._routers.items()):
                     if self._model.exchange(*key) == router.exchange:

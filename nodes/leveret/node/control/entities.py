@@ -6,7 +6,7 @@ How full a queue is knows its leader, so each node tells of those that it leads.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import trio
@@ -22,7 +22,7 @@ from .queue_leaders import QueueArguments, ask_actor, find_queue, fresh_with, no
 from .users import VirtualHostArguments
 
 if TYPE_CHECKING:
-    from leveret.catalog.model import Queue
+    from leveret.catalog.model import Policy, Queue
 
     from .admin import Admin
     from .parts import NodeParts
@@ -77,6 +77,10 @@ class QueueSeen(msgspec.Struct, frozen=True, kw_only=True):
     auto_delete: bool
     exclusive: bool
     arguments: dict[str, object]
+    policy: str | None
+    operator_policy: str | None
+    effective_policy_definition: dict[str, Any]
+    """What the two say together; an argument goes before it, or the smaller number counts."""
     vhost: str
 
 
@@ -89,6 +93,7 @@ class ExchangeSeen(msgspec.Struct, frozen=True, kw_only=True):
     auto_delete: bool
     internal: bool
     arguments: dict[str, object]
+    policy: str | None
     vhost: str
 
 
@@ -150,6 +155,7 @@ def _queue_seen(parts: NodeParts, admin: Admin, queue: Queue, fill: QueueFill | 
         leader = parts.replicas.groups[queue.shard].leader
     if leader is not None and leader != admin.node and leader not in admin.others:
         leader = None
+    in_force = parts.directory.policies.of_queue(queue)
     node = parts.catalog.model.node(leader) if leader is not None else None
     return QueueSeen(
         name=queue.name,
@@ -165,8 +171,15 @@ def _queue_seen(parts: NodeParts, admin: Admin, queue: Queue, fill: QueueFill | 
         auto_delete=queue.auto_delete,
         exclusive=queue.exclusive,
         arguments=arguments,
+        policy=_name_of(in_force.policy),
+        operator_policy=_name_of(in_force.operator_policy),
+        effective_policy_definition=dict(parts.directory.policies.definition(queue)),
         vhost=queue.vhost,
     )
+
+
+def _name_of(policy: Policy | None) -> str | None:
+    return None if policy is None else policy.name
 
 
 async def _count_here(parts: NodeParts, arguments: VirtualHostArguments) -> list[QueueFill]:
@@ -202,6 +215,7 @@ async def _list_exchanges(parts: NodeParts, arguments: VirtualHostArguments) -> 
             auto_delete=exchange.auto_delete,
             internal=exchange.internal,
             arguments=plain_arguments(exchange.arguments),
+            policy=_name_of(parts.directory.policies.of_exchange(exchange)),
             vhost=exchange.vhost,
         )
         for exchange in sorted(model.exchanges(arguments.vhost), key=lambda one: one.name)

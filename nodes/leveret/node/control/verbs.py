@@ -24,6 +24,7 @@ from .leadership import (
 )
 from .membership import MemberArguments, remove
 from .node_status import status
+from .policies import add_policy_verbs
 from .queue_messages import add_message_verbs
 from .topic_permissions import add_topic_verbs
 from .users import add_user_verbs
@@ -47,6 +48,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     add_user_verbs(controls, parts)
     add_topic_verbs(controls, parts)
     add_virtual_host_verbs(controls, parts)
+    add_policy_verbs(controls, parts)
     add_definition_verbs(controls, parts)
     add_entity_verbs(controls, parts, admin)
     add_client_verbs(controls, parts, admin)

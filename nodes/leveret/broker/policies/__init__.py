@@ -1,0 +1,1 @@
+"""What operators set for queues and exchanges by patterns over their names."""
