@@ -300,6 +300,7 @@ class Lab:
             heartbeat_s=heartbeat_s,
             capabilities={"consumer_cancel_notify": True, "connection.blocked": True},
         )
+        self.directory.tallies.enter(session.number, session.user, session.vhost)
         holder: list[Client] = []
 
         def make() -> ConnectionActor:

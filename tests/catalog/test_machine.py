@@ -9,7 +9,7 @@ import pytest
 
 from leveret.catalog import commands as c
 from leveret.catalog.machine import CatalogMachine
-from leveret.catalog.model import Binding, Entity, Exchange, Node, PasswordHash, Queue
+from leveret.catalog.model import Binding, Entity, Exchange, Node, PasswordHash, Queue, VirtualHost
 
 E = TypeVar("E", bound=Entity)
 NO_ARGUMENTS = b"\0\0\0\0"
@@ -178,6 +178,35 @@ def test_a_permission_needs_its_user_and_its_virtual_host(machine: CatalogMachin
     assert reply(machine, c.SetPermission("guest", "v", "", "", "")) == c.Refusal(
         "not_found", "vhost", "v"
     )
+
+
+def test_what_is_not_said_of_a_virtual_host_stays(machine: CatalogMachine) -> None:
+    do(machine, c.AddVirtualHost("v", "orders", ("eu",), "quorum"))
+
+    assert outcome(machine, c.UpdateVirtualHost("v", is_protected=True, queues_max=5)) == "changed"
+    assert outcome(machine, c.UpdateVirtualHost("v", description="sales")) == "changed"
+    assert outcome(machine, c.UpdateVirtualHost("v", tags=("eu",))) == "exists"
+
+    expected = VirtualHost("v", "sales", ("eu",), "quorum", is_protected=True, queues_max=5)
+    assert machine.model.vhost("v") == expected
+    assert reply(machine, c.UpdateVirtualHost("w")) == c.Refusal("not_found", "vhost", "w")
+
+
+def test_a_protected_virtual_host_is_not_deleted(machine: CatalogMachine) -> None:
+    do(machine, c.UpdateVirtualHost("/", is_protected=True))
+
+    assert reply(machine, c.DeleteVirtualHost("/")) == c.Refusal("not_allowed", "vhost", "/")
+
+
+def test_a_users_limits_outlive_a_change_of_its_password(machine: CatalogMachine) -> None:
+    do(machine, c.PutUser("guest", None, (), "limits", 5))
+    do(machine, c.PutUser("guest", None, (), "limits", None, 7))
+    do(machine, c.PutUser("guest", PASSWORD, (), "password"))
+    do(machine, c.PutUser("guest", PASSWORD, ("x",)))
+
+    guest = machine.model.user("guest")
+    assert guest is not None
+    assert (guest.connections_max, guest.channels_max) == (5, 7)
 
 
 def test_a_topic_permission_needs_its_user_and_its_virtual_host_but_no_exchange(

@@ -42,11 +42,18 @@ COMMANDS: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.AddVirtualHost, VHOSTS),
     st.builds(c.DeleteVirtualHost, VHOSTS),
     st.builds(
+        c.UpdateVirtualHost,
+        VHOSTS,
+        is_protected=st.none() | BOOLS,
+        queues_max=st.sampled_from([None, -1, 1]),
+    ),
+    st.builds(
         c.PutUser,
         USERS,
         st.none(),
         st.sampled_from([(), ("monitoring",)]),
-        st.sampled_from(["all", "new", "password", "tags"]),
+        st.sampled_from(["all", "new", "password", "tags", "limits"]),
+        st.sampled_from([None, 3]),
     ),
     st.builds(c.DeleteUser, USERS),
     st.builds(c.SetPermission, USERS, VHOSTS, KEYS, KEYS, KEYS),
@@ -96,6 +103,8 @@ class Naive:
 
     def __init__(self) -> None:
         self.vhosts: list[str] = []
+        self.protected: dict[str, bool] = {}
+        self.queues_max: dict[str, int] = {}
         self.users: list[str] = ["guest"]
         self.permissions: list[tuple[str, str]] = [("guest", "/")]
         self.topics: list[tuple[str, str, str]] = []
@@ -164,13 +173,21 @@ class Naive:
         match command:
             case c.AddVirtualHost(name):
                 self.add_vhost(name)
-            case c.DeleteVirtualHost(name):
+            case c.UpdateVirtualHost(name):
+                if name in self.vhosts and command.is_protected is not None:
+                    self.protected[name] = command.is_protected
+                if name in self.vhosts and command.queues_max is not None:
+                    self.queues_max[name] = command.queues_max
+            case c.DeleteVirtualHost(name) if not self.protected.get(name):
+                self.queues_max.pop(name, None)
                 self.vhosts = [v for v in self.vhosts if v != name]
                 self.exchanges = [x for x in self.exchanges if x.vhost != name]
                 self.queues = [q for q in self.queues if q.vhost != name]
                 self.permissions = [p for p in self.permissions if p[1] != name]
                 self.topics = [t for t in self.topics if t[1] != name]
                 self.policies = [p for p in self.policies if p.vhost != name]
+            case c.DeleteVirtualHost():
+                pass
             case c.PutUser(name):
                 if name not in self.users and command.part in ("all", "new"):
                     self.users += [name]
@@ -232,6 +249,8 @@ class Naive:
                     and node in self.nodes
                     and self.nodes[node].boot == boot
                     and not self.has_queue(vhost, name)
+                    and self.queues_max.get(vhost, -1)
+                    not in range(sum(q.vhost == vhost for q in self.queues) + 1)
                 ):
                     self.uid += 1
                     replicated = durable and not exclusive and not auto_delete

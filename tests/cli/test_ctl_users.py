@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from leveret.cli.main import cli
 from leveret.node.control.changes import Outcome
 from leveret.node.control.controls import ControlError
+from leveret.node.control.limits import UserLimitsSeen
 from leveret.node.control.topic_permissions import TopicPermissionSeen
 from leveret.node.control.users import PermissionSeen, UserSeen
 from leveret.node.control.virtual_hosts import VirtualHostSeen
@@ -115,6 +116,30 @@ def test_topic_permissions_are_asked_for_and_listed_in_rabbitmqs_order(folder: P
         key: value for key, value in asked[0].items() if key not in user
     }
     assert {"do": "clear_topic_permissions", **user, "exchange": None} == asked[1]
+
+
+def test_limits_are_json_and_listed_as_json(folder: Path) -> None:
+    answers = {
+        "set_vhost_limits": Outcome(outcome="changed"),
+        "list_user_limits": [UserLimitsSeen(user="ada", limits={"max-channels": 3})],
+    }
+    with recording_node(folder, answers) as asked:
+        assert 0 == run("set_vhost_limits", "-p", "shop", '{"max-queues": 5}').exit_code
+        assert 2 == run("set_vhost_limits", "-p", "shop", "max-queues=5").exit_code
+        assert 2 == run("set_vhost_limits", "-p", "shop", '{"max-queues": "5"}').exit_code
+        assert 'ada\t{"max-channels": 3}\n' == run("list_user_limits", "-q").output
+
+    assert {"do": "set_vhost_limits", "vhost": "shop", "limits": {"max-queues": 5}} == asked[0]
+
+
+def test_what_no_option_says_of_a_virtual_host_stays(folder: Path) -> None:
+    changed = Outcome(outcome="changed")
+    with recording_node(folder, {"update_vhost_metadata": changed}) as asked:
+        assert 0 == run("update_vhost_metadata", "shop", "--tags", "eu, sales").exit_code
+
+    assert ["eu", "sales"] == asked[0]["tags"]
+    assert asked[0]["description"] is None
+    assert asked[0]["default_queue_type"] is None
 
 
 def test_virtual_hosts_have_columns_to_choose(folder: Path) -> None:

@@ -12,17 +12,19 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import amqp
 import pika
 import pytest
+from click.testing import CliRunner
 from pika.adapters.blocking_connection import BlockingChannel
 
+from leveret.cli.main import cli
 from tests.conformance.bench import Bench
 from tests.support import nodes
 from tests.support.wire import CLIENT_PROPERTIES, Wire
@@ -35,8 +37,8 @@ class Broker:
     urls: list[str]
     operate: Sequence[str] = ()
     """The command to operate it, before the verb; empty if there is none."""
-    operate_options: Sequence[str] = ()
-    """What stands behind the verb and its arguments."""
+    data: Path | None = None
+    """The data folder, if it is a node of ours."""
 
     @property
     def url(self) -> str:
@@ -91,13 +93,16 @@ class Broker:
 
         The verbs that the tests use are the same for RabbitMQ and for Leveret.
         """
+        if self.data is not None:
+            # Not in a process of its own, of which each would import the whole command first.
+            options = ["-q", "--data-dir", str(self.data)]
+            result = CliRunner().invoke(cli, ["ctl", verb, *arguments, *options])
+            assert result.exit_code == 0, result.output
+            return [line.split("\t") for line in result.output.splitlines()]
         if not self.operate:
             pytest.skip("there is no command to operate the broker: see LEVERET_TEST_CTL")
         done = subprocess.run(
-            [*self.operate, verb, *arguments, *self.operate_options],
-            capture_output=True,
-            text=True,
-            check=False,
+            [*self.operate, verb, *arguments], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return [line.split("\t") for line in done.stdout.splitlines()]
@@ -140,8 +145,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     process = nodes.node(folder)
     process.start()
     try:
-        operate = [sys.executable, "-m", "leveret.cli.main", "ctl"]
-        yield Broker(process.urls, operate, ["-q", "--data-dir", str(folder / "data")])
+        yield Broker(process.urls, data=folder / "data")
     finally:
         process.stop()
 

@@ -25,6 +25,7 @@ from leveret.catalog.commands import (
     RegisterNode,
     SetPermission,
     SetTopicPermission,
+    UpdateVirtualHost,
     encode,
 )
 from leveret.catalog.machine import CatalogMachine
@@ -72,9 +73,12 @@ def test_definitions_become_commands_in_the_order_in_which_they_need_each_other(
         },
     )
 
-    vhost, user, permission = commands(path)
+    vhost, properties, user, permission = commands(path)
 
     assert vhost == AddVirtualHost("v")
+    assert properties == UpdateVirtualHost(
+        "v", "", (), "", False, connections_max=-1, queues_max=-1
+    )
     assert isinstance(user, PutUser)
     assert user.tags == ("monitoring", "management")
     assert user.password is not None
@@ -87,7 +91,7 @@ def test_a_user_without_a_password_can_not_log_in(tmp_path: Path) -> None:
 
     (user,) = commands(path)
 
-    assert user == PutUser("ada", None, ())
+    assert user == PutUser("ada", None, (), "all", -1, -1)
 
 
 def test_a_password_hash_of_rabbitmq_is_taken_over(tmp_path: Path) -> None:
@@ -179,6 +183,8 @@ def test_what_the_catalog_exports_makes_an_equal_catalog() -> None:
         *read_definitions(EXPORT)[0].commands(START),
         PutUser("nobody", None, ()),
         SetTopicPermission("nobody", "/", "amq.topic", "^a", ""),
+        PutUser("nobody", None, (), "limits", 3),
+        UpdateVirtualHost("shop", "orders", ("eu",), "quorum", True, queues_max=5),
     ]:
         machine.apply(1, 0, encode(command), 0)
     mine = DeclareQueue("/", "mine", False, True, False, b"", 1, 2, 7)
@@ -227,17 +233,28 @@ def test_what_there_is_no_type_for_is_left_out_with_its_bindings() -> None:
     ]
 
 
-def test_parts_and_limits_that_are_not_taken_over_are_named_if_there_is_anything_in_them() -> None:
+def test_parts_that_are_not_taken_over_are_named_if_there_is_anything_in_them() -> None:
     _, left_out = decoded(
-        parameters=[],
+        parameters=[{"component": "vhost-limits", "vhost": "/", "name": "limits", "value": {}}],
         policies=[{}, {}],
         global_parameters=[{}],
         rabbit_version="3.10.8",
-        users=[{"name": "ada", "limits": {"max-connections": 3}}],
-        vhosts=[{"name": "shop", "limits": []}],
     )
 
-    assert ["limits of user 'ada'", "global_parameters (1)", "policies (2)"] == left_out
+    assert ["global_parameters (1)", "policies (2)"] == left_out
+
+
+def test_limits_are_taken_over_in_both_forms() -> None:
+    definitions, _ = decoded(
+        users=[{"name": "ada", "limits": {"max-connections": 3}}],
+        vhosts=[{"name": "shop", "limits": [["max-queues", 5], ["max-connections", -1]]}],
+    )
+    _, properties, ada = definitions.commands(START)
+
+    assert isinstance(properties, UpdateVirtualHost)
+    assert (-1, 5) == (properties.connections_max, properties.queues_max)
+    assert isinstance(ada, PutUser)
+    assert (3, -1) == (ada.connections_max, ada.channels_max)
 
 
 def test_the_type_of_a_queue_may_stand_beside_its_arguments() -> None:

@@ -42,6 +42,8 @@ NODES_MAX: Final = 2**16 - 1
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 NodeNumber = Annotated[int, msgspec.Meta(ge=1, le=NODES_MAX)]
+Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Tags = Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
 
 E_co = TypeVar("E_co", bound=Entity, covariant=True)
@@ -72,13 +74,16 @@ class Bootstrap(Command[Cluster], frozen=True, gc=False, tag=1):
 
 
 class AddVirtualHost(Command[VirtualHost], frozen=True, gc=False, tag=2):
-    """Create a virtual host with the predeclared exchanges."""
+    """Create a virtual host with the predeclared exchanges, or answer `exists`."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    description: Text = ""
+    tags: Tags = ()
+    default_queue_type: Name = ""
 
 
 class DeleteVirtualHost(Command[VirtualHost], frozen=True, gc=False, tag=3):
-    """Delete the virtual host with everything in it."""
+    """Delete the virtual host with everything in it; refused as not_allowed if it is protected."""
 
     name: Name
 
@@ -87,14 +92,17 @@ class PutUser(Command[User], frozen=True, gc=False, tag=4):
     """Create or replace a user; `loopback_only` of one that exists stays as it was.
 
     `part` restricts what may happen, so that two who change the same user do not undo each other:
-    "new" answers `exists` for a user that is there, whatever it is like; "password" and "tags"
-    change that alone, and are refused as not_found for a user that is not there.
+    "new" answers `exists` for a user that is there, whatever it is like; "password", "tags" and
+    "limits" change that alone, and are refused as not_found for a user that is not there.
+    A limit that is None stays as it was; one below zero is none.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     password: PasswordHash | None
     tags: Tags
-    part: Literal["all", "new", "password", "tags"] = "all"
+    part: Literal["all", "new", "password", "tags", "limits"] = "all"
+    connections_max: Limit | None = None
+    channels_max: Limit | None = None
 
 
 class DeleteUser(Command[User], frozen=True, gc=False, tag=5):
@@ -281,6 +289,22 @@ class ClearPolicy(Command[Policy], frozen=True, gc=False, tag=21):
     name: Name
 
 
+class UpdateVirtualHost(Command[VirtualHost], frozen=True, gc=False, tag=22):
+    """Change properties of the virtual host; those that are None stay as they were.
+
+    A limit below zero is none.
+    """
+
+    name: Name
+    description: Text | None = None
+    tags: Tags | None = None
+    default_queue_type: Name | None = None
+    is_protected: bool | None = None
+    is_traced: bool | None = None
+    connections_max: Limit | None = None
+    queues_max: Limit | None = None
+
+
 AnyCommand = (
     Bootstrap
     | AddVirtualHost
@@ -303,6 +327,7 @@ AnyCommand = (
     | ClearTopicPermission
     | SetPolicy
     | ClearPolicy
+    | UpdateVirtualHost
 )
 
 Outcome = Literal["created", "exists", "changed", "deleted", "absent"]
@@ -319,7 +344,9 @@ class Done(msgspec.Struct, Generic[E_co], frozen=True, gc=False):
     entity: E_co | None
 
 
-RefusalKind = Literal["malformed", "version", "not_found", "in_use", "not_allowed", "stale"]
+RefusalKind = Literal[
+    "malformed", "version", "not_found", "in_use", "not_allowed", "stale", "limit"
+]
 Subject = Literal["command", "vhost", "user", "exchange", "queue", "node"]
 
 
@@ -328,8 +355,9 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
     malformed: not a command; version: of a later release; not_found: `subject` `name` is missing;
     in_use: the exchange has bindings, or another node has the name;
-    not_allowed: it is the default or a predeclared exchange, the only node, a node that was
-    removed, or one too many;
+    not_allowed: it is the default or a predeclared exchange, a protected virtual host, the only
+    node, a node that was removed, or one too many;
+    limit: the virtual host has `limit` queues, as many as it may have;
     stale: the node has started again since, or with a new data folder.
     """
 
@@ -337,6 +365,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     subject: Subject
     name: str
     vhost: str = ""
+    limit: int = 0
 
 
 Reply = Done[Entity] | Refusal

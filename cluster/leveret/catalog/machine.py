@@ -14,6 +14,7 @@ import msgspec
 from leveret.catalog import commands as c
 from leveret.catalog.model import (
     EMPTY_TABLE,
+    NO_LIMIT,
     PREDECLARED_EXCHANGES,
     PREDECLARED_NAMES,
     Binding,
@@ -65,6 +66,7 @@ class CatalogMachine:
             c.ClearTopicPermission: self._clear_topic_permission,
             c.SetPolicy: self._set_policy,
             c.ClearPolicy: self._clear_policy,
+            c.UpdateVirtualHost: self._update_vhost,
         }
 
     def apply(self, index: int, stamp_ms: int, command: bytes, offset: int) -> c.Reply:
@@ -215,7 +217,9 @@ class CatalogMachine:
         old = self.model.vhost(command.name)
         if old is not None:
             return c.Done("exists", old)
-        vhost = VirtualHost(command.name)
+        vhost = VirtualHost(
+            command.name, command.description, command.tags, command.default_queue_type
+        )
         self.model.add_vhost(vhost)
         self._events.append(c.Created(vhost))
         for name, type_, internal in PREDECLARED_EXCHANGES:
@@ -228,6 +232,8 @@ class CatalogMachine:
         vhost = self.model.vhost(command.name)
         if vhost is None:
             return c.Done("absent", None)
+        if vhost.is_protected:
+            return c.Refusal("not_allowed", "vhost", vhost.name)
         for queue in list(self.model.queues(vhost.name)):
             self._drop_queue(queue)
         for exchange in list(self.model.exchanges(vhost.name)):
@@ -241,20 +247,41 @@ class CatalogMachine:
         self._events.append(c.Deleted(vhost))
         return c.Done("deleted", vhost)
 
+    def _update_vhost(self, command: c.UpdateVirtualHost) -> c.Reply:
+        old = self.model.vhost(command.name)
+        if old is None:
+            return c.Refusal("not_found", "vhost", command.name)
+        changes = {
+            field: value
+            for field, value in msgspec.structs.asdict(command).items()
+            if value is not None
+        }
+        vhost = msgspec.structs.replace(old, **changes)
+        if vhost == old:
+            return c.Done("exists", old)
+        self.model.replace_vhost(vhost)
+        self._events.append(c.Changed(vhost))
+        return c.Done("changed", vhost)
+
     def _put_user(self, command: c.PutUser) -> c.Reply:
         old = self.model.user(command.name)
         password, tags = command.password, command.tags
         if old is not None and command.part == "new":
             return c.Done("exists", old)
-        if command.part in ("password", "tags"):
+        if command.part in ("password", "tags", "limits"):
             if old is None:
                 return c.Refusal("not_found", "user", command.name)
-            if command.part == "password":
+            if command.part != "tags":
                 tags = old.tags
-            else:
+            if command.part != "password":
                 password = old.password
+        connections_max, channels_max = command.connections_max, command.channels_max
+        if connections_max is None:
+            connections_max = NO_LIMIT if old is None else old.connections_max
+        if channels_max is None:
+            channels_max = NO_LIMIT if old is None else old.channels_max
         loopback_only = old is not None and old.loopback_only
-        user = User(command.name, password, tags, loopback_only)
+        user = User(command.name, password, tags, loopback_only, connections_max, channels_max)
         if user == old:
             return c.Done("exists", old)
         self.model.put_user(user)
@@ -464,7 +491,8 @@ class CatalogMachine:
 
     def _declare_queue(self, command: c.DeclareQueue) -> c.Reply:
         cluster = self.model.cluster
-        if cluster is None or self.model.vhost(command.vhost) is None:
+        vhost = self.model.vhost(command.vhost)
+        if cluster is None or vhost is None:
             return c.Refusal("not_found", "vhost", command.vhost)
         node = self.model.node(command.node)
         if node is None:
@@ -475,6 +503,10 @@ class CatalogMachine:
         old = self.model.queue(command.vhost, command.name)
         if old is not None:
             return c.Done("exists", old)
+        if vhost.queues_max != NO_LIMIT and (
+            len(self.model.queues(command.vhost)) >= vhost.queues_max
+        ):
+            return c.Refusal("limit", "queue", command.name, command.vhost, vhost.queues_max)
         shard = 0
         if is_replicated(
             durable=command.durable, exclusive=command.exclusive, auto_delete=command.auto_delete

@@ -8,7 +8,7 @@ Every table is a dict in insertion order, never a set, so that replicas iterate 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -26,6 +26,8 @@ PREDECLARED_EXCHANGES: tuple[tuple[str, str, bool], ...] = (
     ("amq.topic", "topic", False),
 )
 PREDECLARED_NAMES = frozenset(name for name, _, _ in PREDECLARED_EXCHANGES)
+
+NO_LIMIT: Final = -1
 
 EMPTY_TABLE = b"\x00\x00\x00\x00"
 """The arguments of an exchange that nobody declared: an encoded table without fields."""
@@ -56,9 +58,21 @@ class Node(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class VirtualHost(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A name space of exchanges, queues and permissions."""
+    """A name space of exchanges, queues and permissions.
+
+    `default_queue_type` is the `x-queue-type` of queues that are declared without ("": none).
+    One that `is_protected` cannot be deleted; of one that `is_traced` the firehose gets a copy of
+    each message. `connections_max` and `queues_max` are `NO_LIMIT` or the most there may be.
+    """
 
     name: str
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    default_queue_type: str = ""
+    is_protected: bool = False
+    is_traced: bool = False
+    connections_max: int = NO_LIMIT
+    queues_max: int = NO_LIMIT
 
 
 class PasswordHash(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -73,12 +87,15 @@ class User(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A user; `password` None means that no password opens it.
 
     `loopback_only` users may only log in from the node's own machine.
+    `connections_max` and `channels_max` are `NO_LIMIT` or the most the user may have.
     """
 
     name: str
     password: PasswordHash | None
     tags: tuple[str, ...]
     loopback_only: bool
+    connections_max: int = NO_LIMIT
+    channels_max: int = NO_LIMIT
 
 
 class Permission(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -371,6 +388,10 @@ class Model:
         self._exchanges[vhost.name] = {}
         self._queues[vhost.name] = {}
         self._policies[vhost.name] = {}
+
+    def replace_vhost(self, vhost: VirtualHost) -> None:
+        """Give a virtual host other properties; what is in it stays."""
+        self._vhosts[vhost.name] = vhost
 
     def remove_vhost(self, vhost: VirtualHost) -> None:
         """Remove an empty virtual host."""

@@ -17,6 +17,8 @@ from .routing.exchange_types import DELAYED, DELAYED_TYPE, EXCHANGE_TYPES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from leveret.amqp.fields import Value
+
 QUEUE_TYPES: Final = frozenset({"classic", "quorum"})
 OVERFLOWS: Final = frozenset({"drop-head", "reject-publish", "reject-publish-dlx"})
 QUEUE_MODES: Final = frozenset({"default", "lazy"})
@@ -171,6 +173,31 @@ def check_queue(
             raise errors.precondition_failed(f"invalid property 'non-durable' {where}")
         if exclusive:
             raise errors.precondition_failed(f"invalid property 'exclusive-owner' {where}")
+
+
+def with_default_type(
+    arguments: Mapping[str, Value],
+    default: str,
+    *,
+    durable: bool,
+    exclusive: bool,
+    auto_delete: bool,
+    current: Mapping[str, object] | None,
+) -> Mapping[str, Value]:
+    """Return the arguments of a queue.declare with the type that its virtual host gives it.
+
+    default: the type of the virtual host, or "". current: the arguments of the queue of that name,
+        if there is one: a declaration that names no type means the one that it has, also when the
+        default came or changed after it.
+    """
+    if not default or "x-queue-type" in arguments:
+        return arguments
+    if current is not None:
+        has = current.get("x-queue-type")
+        return {**arguments, "x-queue-type": has} if isinstance(has, str) else arguments
+    if default != "classic" and (not durable or exclusive or auto_delete):
+        return arguments  # such a queue cannot be of that type
+    return {**arguments, "x-queue-type": default}
 
 
 def check_exchange(exchange_type: str, arguments: Mapping[str, object]) -> None:

@@ -16,6 +16,7 @@ from leveret.catalog.model import Exchange, Permission, Policy, Queue, TopicPerm
 from leveret.transport import NodeId
 
 from .arguments import decode_arguments
+from .connections.tallies import Tallies
 from .exchange import ExchangeActor
 from .messages import (
     Applied,
@@ -108,6 +109,7 @@ class Directory:
         self._definitions: dict[int, Mapping[str, object]] = {}
         """What policies say for the queues that have an actor here, as those know it."""
         self.replies = ReplyDesk(node=node, links=links)
+        self.tallies = Tallies(catalog, links)
         self._links = links
         self._supervisor = supervisor
         self._shards: dict[int, Shard] = {}

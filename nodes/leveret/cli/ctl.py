@@ -10,6 +10,7 @@ from leveret.cli.ask import ask_once
 from leveret.cli.ctl_alarms import VERBS as ALARM_VERBS
 from leveret.cli.ctl_cluster import cluster
 from leveret.cli.ctl_definitions import VERBS as DEFINITION_VERBS
+from leveret.cli.ctl_limits import VERBS as LIMIT_VERBS
 from leveret.cli.ctl_lists import VERBS as LIST_VERBS
 from leveret.cli.ctl_options import node_options, print_json
 from leveret.cli.ctl_policies import VERBS as POLICY_VERBS
@@ -17,6 +18,7 @@ from leveret.cli.ctl_queues import VERBS as QUEUE_VERBS
 from leveret.cli.ctl_tables import node_table
 from leveret.cli.ctl_topics import VERBS as TOPIC_VERBS
 from leveret.cli.ctl_users import VERBS as USER_VERBS
+from leveret.cli.ctl_vhosts import VERBS as VHOST_VERBS
 from leveret.cli.find import find_node
 from leveret.node.control.replies import NodeStatus
 
@@ -72,6 +74,8 @@ for verb in (
     *USER_VERBS,
     *TOPIC_VERBS,
     *POLICY_VERBS,
+    *VHOST_VERBS,
+    *LIMIT_VERBS,
     *DEFINITION_VERBS,
     *ALARM_VERBS,
 ):

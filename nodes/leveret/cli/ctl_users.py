@@ -1,4 +1,4 @@
-"""`leveret ctl`: users, what they may do, and virtual hosts."""
+"""`leveret ctl`: users, and what they may do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import click
 from leveret.cli.ctl_target import VHOST, asks, rows_of
 from leveret.node.control.changes import Outcome
 from leveret.node.control.users import PermissionSeen, UserSeen
-from leveret.node.control.virtual_hosts import VirtualHostSeen
 
 if TYPE_CHECKING:
     from leveret.cli.ctl_target import Target
@@ -209,51 +208,6 @@ def list_user_permissions(*, target: Target, user: str) -> None:
     target.show(rows, ("vhost", "configure", "write", "read"))
 
 
-@click.command("add_vhost")
-@click.argument("vhost")
-@asks
-def add_vhost(*, target: Target, vhost: str) -> None:
-    """Create VHOST with the predeclared exchanges; nothing happens if it is there.
-
-    \b
-    Examples:
-      leveret ctl add_vhost shop
-    """  # noqa: D301
-    reply = target.ask("add_vhost", Outcome, vhost=vhost)
-    was_there = " already" if reply.outcome == "exists" else ""
-    target.say(reply, f'virtual host "{vhost}" is there{was_there}')
-
-
-@click.command("delete_vhost")
-@click.argument("vhost")
-@asks
-def delete_vhost(*, target: Target, vhost: str) -> None:
-    """Delete VHOST with its queues, their messages, its exchanges and its permissions.
-
-    Its connections are closed.
-
-    \b
-    Examples:
-      leveret ctl delete_vhost shop
-    """  # noqa: D301
-    reply = target.ask("delete_vhost", Outcome, vhost=vhost)
-    target.say(reply, f'virtual host "{vhost}" is deleted')
-
-
-@click.command("list_vhosts")
-@click.argument("columns", nargs=-1, type=click.Choice(["name", "exchanges", "queues"]))
-@asks
-def list_vhosts(*, target: Target, columns: tuple[str, ...]) -> None:
-    """List the virtual hosts: these COLUMNS of name, exchanges, queues; or their names.
-
-    \b
-    Examples:
-      leveret ctl list_vhosts
-      leveret ctl list_vhosts name queues
-    """  # noqa: D301
-    target.show(rows_of(target.ask("list_vhosts", list[VirtualHostSeen])), columns or ("name",))
-
-
 VERBS = (
     add_user,
     delete_user,
@@ -266,9 +220,6 @@ VERBS = (
     clear_permissions,
     list_permissions,
     list_user_permissions,
-    add_vhost,
-    delete_vhost,
-    list_vhosts,
 )
 
 

@@ -41,14 +41,18 @@ from leveret.catalog.commands import (
     PutUser,
     SetPermission,
     SetTopicPermission,
+    UpdateVirtualHost,
 )
 from leveret.catalog.model import PasswordHash
+
+from .limits import limit_of
 
 if TYPE_CHECKING:
     from leveret.amqp.fields import Value
 
 DefinitionCommand = (
     AddVirtualHost
+    | UpdateVirtualHost
     | PutUser
     | SetPermission
     | SetTopicPermission
@@ -56,6 +60,9 @@ DefinitionCommand = (
     | DeclareQueue
     | Bind
 )
+
+Limits = dict[str, int] | list[tuple[str, int]]
+"""Numbers by the names of limits; RabbitMQ writes both forms."""
 
 ABOUT_THE_FILE: Final = frozenset(
     {
@@ -82,11 +89,21 @@ class Start(NamedTuple):
     boot: int
 
 
+class Metadata(msgspec.Struct):
+    """What is told of a virtual host; RabbitMQ writes no tags as ""."""
+
+    description: str = ""
+    tags: str | list[str] = ""
+    default_queue_type: str | None = None
+    protected_from_deletion: bool = False
+
+
 class VirtualHostDefinition(msgspec.Struct):
     """A virtual host to be there."""
 
     name: str
-    limits: Any = None
+    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    limits: Limits = {}
 
     @property
     def title(self) -> str:
@@ -94,6 +111,31 @@ class VirtualHostDefinition(msgspec.Struct):
 
     def command(self, _: Start) -> AddVirtualHost:
         return AddVirtualHost(self.name)
+
+    @property
+    def properties(self) -> VirtualHostProperties:
+        return VirtualHostProperties(self)
+
+
+class VirtualHostProperties:
+    """What a virtual host is to be like, once it is there."""
+
+    def __init__(self, vhost: VirtualHostDefinition) -> None:
+        self._vhost = vhost
+        self.title = f"properties of {vhost.title}"
+
+    def command(self, _: Start) -> UpdateVirtualHost:
+        metadata, limits = self._vhost.metadata, dict(self._vhost.limits)
+        return UpdateVirtualHost(
+            self._vhost.name,
+            metadata.description,
+            tag_names(metadata.tags),
+            # "undefined" is how some releases say that there is none.
+            metadata.default_queue_type if metadata.default_queue_type in QUEUE_TYPES else "",
+            metadata.protected_from_deletion,
+            connections_max=limit_of(limits.get("max-connections")),
+            queues_max=limit_of(limits.get("max-queues")),
+        )
 
 
 class UserDefinition(msgspec.Struct):
@@ -104,14 +146,22 @@ class UserDefinition(msgspec.Struct):
     password_hash: str | None = None
     hashing_algorithm: str = "rabbit_password_hashing_sha256"
     tags: str | list[str] = ""
-    limits: Any = None
+    limits: Limits = {}
 
     @property
     def title(self) -> str:
         return f"user {self.name!r}"
 
     def command(self, _: Start) -> PutUser:
-        return PutUser(self.name, self.record(), self.tag_names())
+        limits = dict(self.limits)
+        return PutUser(
+            self.name,
+            self.record(),
+            tag_names(self.tags),
+            "all",
+            limit_of(limits.get("max-connections")),
+            limit_of(limits.get("max-channels")),
+        )
 
     def record(self) -> PasswordHash | None:
         """Return the password as the catalog keeps it; hashing takes some 50 ms.
@@ -124,12 +174,6 @@ class UserDefinition(msgspec.Struct):
         if self.password_hash:
             return import_password_hash(self.hashing_algorithm, self.password_hash)
         return None
-
-    def tag_names(self) -> tuple[str, ...]:
-        """Return the tags; RabbitMQ writes them with commas, or as a list."""
-        if isinstance(self.tags, str):
-            return tuple(tag.strip() for tag in self.tags.split(",") if tag.strip())
-        return tuple(self.tags)
 
 
 class PermissionDefinition(msgspec.Struct):
@@ -272,6 +316,7 @@ class BindingDefinition(msgspec.Struct):
 
 Definition = (
     VirtualHostDefinition
+    | VirtualHostProperties
     | UserDefinition
     | PermissionDefinition
     | TopicPermissionDefinition
@@ -295,6 +340,7 @@ class Definitions(msgspec.Struct, omit_defaults=True):
     def __iter__(self) -> Iterator[Definition]:
         """Give all definitions in the order in which they need each other."""
         yield from self.vhosts
+        yield from (vhost.properties for vhost in self.vhosts)
         yield from self.users
         yield from self.permissions
         yield from self.topic_permissions
@@ -328,8 +374,6 @@ class Definitions(msgspec.Struct, omit_defaults=True):
         ]
         if len(bindings) < len(self.bindings):
             left_out.append(f"{len(self.bindings) - len(bindings)} bindings of these")
-        left_out += [f"limits of {user.title}" for user in self.users if user.limits]
-        left_out += [f"limits of {vhost.title}" for vhost in self.vhosts if vhost.limits]
         kept = Definitions(
             self.vhosts,
             self.users,
@@ -370,10 +414,20 @@ def decode_definitions(octets: bytes, name: str) -> tuple[Definitions, list[str]
     unknown = sorted(parts.keys() - ABOUT_THE_FILE - set(Definitions.__struct_fields__))
     for part in unknown:
         content = msgspec.json.decode(parts[part])
+        if part == "parameters":
+            # The limits of virtual hosts stand with these too.
+            content = [one for one in content if one.get("component") != "vhost-limits"]
         if content:
             count = f" ({len(content)})" if isinstance(content, list | dict) else ""
             left_out.append(f"{part}{count}")
     return kept, left_out
+
+
+def tag_names(tags: str | list[str]) -> tuple[str, ...]:
+    """Return tags; RabbitMQ writes them with commas, or as a list."""
+    if isinstance(tags, str):
+        return tuple(tag.strip() for tag in tags.split(",") if tag.strip())
+    return tuple(tags)
 
 
 def _command(definition: Definition, start: Start) -> DefinitionCommand:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from leveret.broker.access import export_password_hash
 from leveret.catalog.model import PREDECLARED_NAMES
 
+from .limits import limits_of_user, limits_of_vhost
 from .plain_tables import plain_arguments
 
 if TYPE_CHECKING:
-    from leveret.catalog.model import Model, User
+    from leveret.catalog.model import Model, User, VirtualHost
 
 
 def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, object]:
@@ -31,7 +32,7 @@ def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, 
         "rabbitmq_version": rabbitmq_version,
         "product_name": "Leveret",
         "product_version": version,
-        "vhosts": [{"name": vhost} for vhost in vhosts],
+        "vhosts": [_vhost(vhost) for vhost in sorted(model.vhosts(), key=lambda vhost: vhost.name)],
         "users": [_user(user) for user in sorted(model.users(), key=lambda user: user.name)],
         "permissions": [
             {
@@ -97,6 +98,19 @@ def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, 
     }
 
 
+def _vhost(vhost: VirtualHost) -> dict[str, object]:
+    metadata: dict[str, object] = {"description": vhost.description, "tags": list(vhost.tags)}
+    if vhost.default_queue_type:
+        metadata["default_queue_type"] = vhost.default_queue_type
+    if vhost.is_protected:
+        metadata["protected_from_deletion"] = True
+    return {
+        "name": vhost.name,
+        "metadata": metadata,
+        "limits": [list(pair) for pair in limits_of_vhost(vhost).items()],
+    }
+
+
 def _user(user: User) -> dict[str, object]:
     algorithm, encoded = ("rabbit_password_hashing_sha256", "")
     if user.password is not None:
@@ -106,4 +120,5 @@ def _user(user: User) -> dict[str, object]:
         "password_hash": encoded,
         "hashing_algorithm": algorithm,
         "tags": list(user.tags),
+        "limits": limits_of_user(user),
     }

@@ -38,6 +38,7 @@ from leveret.catalog.commands import DeleteQueue
 
 from .descriptions import Describe
 from .messages import Beat, Blocked, CloseNow, HungUp, OperationDone, Received, Shutdown
+from .tallies import TooManyChannels
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -372,8 +373,12 @@ class ConnectionActor(Actor[object]):
     def _open_channel(self, number: int, method: spec.ChannelOpen) -> None:
         try:
             numbering = parse_numbering(method.out_of_band)
+            self.services.directory.tallies.open_channel(self.number)
         except errors.AmqpError as error:
             self._fail(_caused(error, method))
+            return
+        except TooManyChannels as error:
+            self._fail(errors.not_allowed(str(error), method.CLASS_ID, method.METHOD_ID))
             return
         self._epoch += 1
         self._channels[number] = Channel(number, self._epoch, self, numbering=numbering)
@@ -512,6 +517,7 @@ class ConnectionActor(Actor[object]):
         self._confirming.pop(number, None)
         if channel is not None:
             channel.close()
+            self.services.directory.tallies.close_channel(self.number)
 
     def _release(self) -> None:
         """Return everything that the client holds."""

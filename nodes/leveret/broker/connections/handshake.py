@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from leveret.catalog.model import User
 
     from .sockets import ClientStream
+    from .tallies import Tallies
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Handshake:
         *,
         greeting: Greeting,
         access: Access,
+        tallies: Tallies,
         is_loopback: bool,
         name: str,
         certified: Callable[[], str] | None = None,
@@ -135,6 +137,7 @@ class Handshake:
         self._protocol = protocol
         self._greeting = greeting
         self._access = access
+        self._tallies = tallies
         self._is_loopback = is_loopback
         self._name = name
         self._certified = certified
@@ -142,6 +145,8 @@ class Handshake:
 
     async def run(self, number: int) -> tuple[Session, list[Event]]:
         """Shake hands; return who it is, and what the client sent ahead.
+
+        number: the connection's; it is counted from now on, until its `Tallies.leave`.
 
         Raises:
             HandshakeFailed: it is not to be served; the reason is in the log.
@@ -161,10 +166,20 @@ class Handshake:
         opening = await self._expect(spec.ConnectionOpen)
         vhost = opening.virtual_host
         try:
-            self._access.check_vhost(user, vhost)
+            self._tallies.enter(number, user, vhost)
         except VirtualHostRefused as error:
             await self._fail(errors.not_allowed(str(error), opening.CLASS_ID, opening.METHOD_ID))
-        await self._say(spec.ConnectionOpenOk())
+        try:
+            try:
+                self._access.check_vhost(user, vhost)
+            except VirtualHostRefused as error:
+                await self._fail(
+                    errors.not_allowed(str(error), opening.CLASS_ID, opening.METHOD_ID)
+                )
+            await self._say(spec.ConnectionOpenOk())
+        except BaseException:
+            self._tallies.leave(number)
+            raise
         properties = start_ok.client_properties
         given = properties.get("connection_name")
         capabilities = properties.get("capabilities")

@@ -30,6 +30,7 @@ from .sockets import GONE, ClientStream, TcpStream, TlsStream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leveret.amqp.events import Event as ClientEvent
     from leveret.catalog.commands import Event
     from leveret.transport import Sockets
 
@@ -241,6 +242,7 @@ class Listener:
                     protocol,
                     greeting=self._greeting,
                     access=self._services.access,
+                    tallies=self._services.directory.tallies,
                     is_loopback=_is_loopback(address[0]),
                     name=name,
                     certified=certified,
@@ -256,6 +258,24 @@ class Listener:
                     extra={"connection": name, "reason": str(error) or type(error).__name__},
                 )
             return
+        try:
+            await self._serve_session(
+                session, ahead, protocol, stream, _place(address), here, is_tls=tls is not None
+            )
+        finally:
+            self._services.directory.tallies.leave(session.number)
+
+    async def _serve_session(
+        self,
+        session: Session,
+        ahead: list[ClientEvent],
+        protocol: ServerConnection,
+        stream: ClientStream,
+        peer: tuple[str, int],
+        here: tuple[str, int],
+        *,
+        is_tls: bool,
+    ) -> None:
         log.info(
             "client connected",
             extra={"connection": session.name, "user": session.user, "vhost": session.vhost},
@@ -272,9 +292,7 @@ class Listener:
                 ref = supervisor.spawn(
                     make, f"connection {session.name}", limit=CONNECTION_MAILBOX_MAX
                 )
-                known = self._connections[session.number] = Client(
-                    session, ref, _place(address), here, tls is not None
-                )
+                known = self._connections[session.number] = Client(session, ref, peer, here, is_tls)
                 try:
                     self._close_if_gone(known)  # it may have lost its place while it came in
                     if self._blocked_reason is not None:

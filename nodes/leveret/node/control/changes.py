@@ -127,6 +127,18 @@ def _refused(refusal: Refusal) -> ControlError:
                 "not_found",
                 f'no {refusal.subject} "{refusal.name}" in virtual host "{refusal.vhost}"',
             )
+        case "not_allowed", "vhost":
+            return ControlError(
+                "refused",
+                f'virtual host "{refusal.name}" is protected from deletion',
+                remedy="see `leveret ctl disable_vhost_deletion_protection`",
+            )
+        case "limit", "queue":
+            return ControlError(
+                "refused",
+                f'virtual host "{refusal.vhost}" has {refusal.limit} queues, as many as it may',
+                remedy="see `leveret ctl set_vhost_limits`",
+            )
         case "malformed", _:
             return ControlError("refused", f"it is too long, or no text: {refusal.name}")
     return ControlError("refused", f"{refusal.kind}: {refusal.subject} {refusal.name!r}")

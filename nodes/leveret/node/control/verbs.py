@@ -22,6 +22,7 @@ from .leadership import (
     transfer,
     transfer_here,
 )
+from .limits import add_limit_verbs
 from .membership import MemberArguments, remove
 from .node_status import status
 from .policies import add_policy_verbs
@@ -49,6 +50,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     add_topic_verbs(controls, parts)
     add_virtual_host_verbs(controls, parts)
     add_policy_verbs(controls, parts)
+    add_limit_verbs(controls, parts)
     add_definition_verbs(controls, parts)
     add_entity_verbs(controls, parts, admin)
     add_client_verbs(controls, parts, admin)

@@ -49,6 +49,11 @@ def error_of_refusal(refusal: Refusal) -> errors.AmqpError:
     match refusal.kind, refusal.subject:
         case _, "node":
             return errors.connection_forced("this node is not a member of the cluster any more")
+        case "limit", "queue":
+            return errors.precondition_failed(
+                f"cannot declare queue '{refusal.name}': queue limit in vhost '{refusal.vhost}' "
+                f"({refusal.limit}) is reached"
+            )
         case _, "vhost":
             return errors.connection_forced(f"vhost '{refusal.name}' is deleted")
         case "malformed", _:

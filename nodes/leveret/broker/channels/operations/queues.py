@@ -56,10 +56,19 @@ async def declare_queue(channel: Channel, method: spec.QueueDeclare) -> Method |
 
 async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
     connection = channel.connection
-    vhost, name, table = connection.vhost, method.queue, method.arguments
+    vhost, name = connection.vhost, method.queue
     if name.startswith(RESERVED):
         raise errors.access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
     current = await still_there(channel, lambda: queue_named(channel, name))
+    known = connection.services.catalog.model.vhost(vhost)
+    table = arguments.with_default_type(
+        method.arguments,
+        "" if known is None else known.default_queue_type,
+        durable=method.durable,
+        exclusive=method.exclusive,
+        auto_delete=method.auto_delete,
+        current=None if current is None else arguments.decode_arguments(current.arguments),
+    )
     if current is None:
         arguments.check_queue(
             table,
