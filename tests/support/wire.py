@@ -128,7 +128,7 @@ def publish(exchange: str, routing_key: str, *, bits: int = 0) -> bytes:
 def close_reason(arguments: bytes) -> CloseReason:
     """Read the arguments of connection.close or channel.close."""
     code, size = struct.unpack_from(">HB", arguments)
-    text = arguments[3 : 3 + size].decode()
+    text = arguments[3 : 3 + size].decode(errors="replace")
     class_id, method_id = struct.unpack_from(">HH", arguments, 3 + size)
     return CloseReason(code, text, class_id, method_id)
 
