@@ -111,12 +111,12 @@ def test_a_file_with_a_mistake_changes_nothing(folder: Path) -> None:
 
 
 def test_what_is_left_out_and_what_is_refused_are_named(folder: Path) -> None:
-    content = {"vhosts": [{"name": "shop"}], "policies": [{}, {}]}
+    content = {"vhosts": [{"name": "shop"}], "runtime": [{}, {}]}
     told = Imported(created=0, changed=0, exists=0, refused=["binding of 'q' to 'x' in '/': no"])
     with canned_node(folder, {"import_definitions": told}):
         result = run("import_definitions", typed=json.dumps(content))
 
     assert 6 == result.exit_code
-    assert "leveret: left out: policies (2)\n" in result.stderr
+    assert "leveret: left out: runtime (2)\n" in result.stderr
     assert "leveret: refused: binding of 'q' to 'x' in '/': no\n" in result.stderr
     assert "1 definitions were refused" in result.stderr

@@ -11,14 +11,16 @@ import pytest
 
 from leveret.cli.ask import ask_once
 from leveret.cli.exits import NotDone
+from leveret.node.control.cluster_wide import Listed
 from leveret.node.control.definitions import Imported
+from leveret.node.control.entities import QueueSeen
 from leveret.node.definitions import read_definitions
 from tests.cluster.conftest import Cluster, NodeMaker
 from tests.cluster.test_operating import ctl, data_of
 from tests.support.nodes import LeveretProcess
 
 EXPORT = Path(__file__).parents[1] / "node/rabbitmq_3_10_definitions.json"
-SAME = ("vhosts", "users", "permissions", "exchanges", "queues", "bindings")
+SAME = ("vhosts", "users", "permissions", "policies", "exchanges", "queues", "bindings")
 
 
 def export(member: LeveretProcess) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def test_a_team_moves_from_rabbitmq_with_its_definitions_and_passwords(
     node.start()
     done = ctl("import_definitions", str(EXPORT), "--data-dir", str(data_of(node)))
     assert 0 == done.returncode, done.stderr
-    assert "leveret: left out: policies (1)\n" == done.stderr
+    assert "" == done.stderr
 
     parameters = pika.ConnectionParameters(
         "127.0.0.1", node.ports[0], "shop", credentials=pika.PlainCredentials("ada", "secret")
@@ -68,6 +70,29 @@ def test_what_one_node_takes_in_all_nodes_give_out(cluster: Cluster) -> None:
         "permissions": [
             {"user": "mover", "vhost": "moved", "configure": "", "write": ".*", "read": "^q$"}
         ],
+        "policies": [
+            {
+                "name": "ttl",
+                "vhost": "moved",
+                "pattern": "^q$",
+                "apply-to": "queues",
+                "definition": {"message-ttl": 60_000},
+                "priority": 3,
+            }
+        ],
+        "parameters": [
+            {
+                "component": "operator_policy",
+                "name": "cap",
+                "vhost": "moved",
+                "value": {
+                    "pattern": ".*",
+                    "apply-to": "queues",
+                    "definition": {"max-length": 3},
+                    "priority": 0,
+                },
+            }
+        ],
         "exchanges": [{"name": "x", "vhost": "moved", "type": "headers"}],
         "queues": [{"name": "q", "vhost": "moved", "arguments": {"x-max-length": 5}}],
         "bindings": [
@@ -81,7 +106,7 @@ def test_what_one_node_takes_in_all_nodes_give_out(cluster: Cluster) -> None:
         ],
     }
     told = ask_once(data_of(cluster[0]), "import_definitions", Imported, definitions=definitions)
-    assert (6, []) == (told.created, told.refused)
+    assert (8, []) == (told.created, told.refused)
 
     exports = [export(member) for member in cluster.members]
 
@@ -97,6 +122,14 @@ def test_what_one_node_takes_in_all_nodes_give_out(cluster: Cluster) -> None:
     (mover,) = [one for one in exports[1]["users"] if one["name"] == "mover"]
     assert ["management"] == mover["tags"]
     ask_once(data_of(cluster[2]), "authenticate_user", object, user="mover", password="pw")
+    for part in ("policies", "parameters"):
+        assert definitions[part] == [one for one in exports[1][part] if one["vhost"] == "moved"]
+    listed = ask_once(
+        data_of(cluster[2]), "list_queues", Listed[QueueSeen], vhost="moved", counts=False
+    )
+    assert [{"max-length": 3, "message-ttl": 60_000}] == [
+        seen.effective_policy_definition for seen in listed.rows
+    ]
 
 
 def test_a_binding_that_a_client_made_is_not_made_again_by_its_export(make_node: NodeMaker) -> None:
@@ -155,7 +188,7 @@ def test_a_file_of_definitions_fills_a_node_at_its_start(make_node: NodeMaker) -
 
     names = {queue["name"] for queue in export(node)["queues"]}
     assert {queue.name for queue in read_definitions(EXPORT)[0].queues} == names
-    assert "definitions left out" in node.log_text()
+    assert ["ttl"] == [policy["name"] for policy in export(node)["policies"]]
 
     node.kill()
     node.start()

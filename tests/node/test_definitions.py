@@ -24,6 +24,7 @@ from leveret.catalog.commands import (
     PutUser,
     RegisterNode,
     SetPermission,
+    SetPolicy,
     SetTopicPermission,
     UpdateVirtualHost,
     encode,
@@ -69,11 +70,14 @@ def test_definitions_become_commands_in_the_order_in_which_they_need_each_other(
             ],
             "users": [{"name": "ada", "password": "secret", "tags": "monitoring, management"}],
             "vhosts": [{"name": "v", "metadata": {"tags": []}}],
-            "policies": [{"name": "passed over"}],
+            "policies": [
+                {"name": "p", "vhost": "v", "pattern": "^a", "definition": {"max-length": 1}}
+            ],
+            "runtime": [{"name": "passed over"}],
         },
     )
 
-    vhost, properties, user, permission = commands(path)
+    vhost, properties, user, permission, policy = commands(path)
 
     assert vhost == AddVirtualHost("v")
     assert properties == UpdateVirtualHost(
@@ -84,6 +88,7 @@ def test_definitions_become_commands_in_the_order_in_which_they_need_each_other(
     assert user.password is not None
     assert verify_password(user.password, b"secret")
     assert permission == SetPermission("ada", "v", "", "^a", ".*")
+    assert policy == SetPolicy("v", False, "p", "^a", "all", 0, b'{"max-length":1}')
 
 
 def test_a_user_without_a_password_can_not_log_in(tmp_path: Path) -> None:
@@ -154,7 +159,9 @@ def test_an_export_of_rabbitmq_is_taken_over_but_for_what_is_named() -> None:
     definitions, left_out = read_definitions(EXPORT)
     made = definitions.commands(START)
 
-    assert ["policies (1)"] == left_out
+    assert [] == left_out
+    ttl = SetPolicy("/", False, "ttl", "^x", "queues", 0, b'{"message-ttl":1000}')
+    assert [ttl] == [one for one in made if isinstance(one, SetPolicy)]
     (ada,) = [one for one in made if isinstance(one, PutUser) and one.name == "ada"]
     assert ada.password is not None
     assert verify_password(ada.password, b"secret")
@@ -185,6 +192,7 @@ def test_what_the_catalog_exports_makes_an_equal_catalog() -> None:
         SetTopicPermission("nobody", "/", "amq.topic", "^a", ""),
         PutUser("nobody", None, (), "limits", 3),
         UpdateVirtualHost("shop", "orders", ("eu",), "quorum", True, queues_max=5),
+        SetPolicy("/", True, "ttl", "^o", "queues", -1, b'{"max-length":3}'),
     ]:
         machine.apply(1, 0, encode(command), 0)
     mine = DeclareQueue("/", "mine", False, True, False, b"", 1, 2, 7)
@@ -235,13 +243,26 @@ def test_what_there_is_no_type_for_is_left_out_with_its_bindings() -> None:
 
 def test_parts_that_are_not_taken_over_are_named_if_there_is_anything_in_them() -> None:
     _, left_out = decoded(
-        parameters=[{"component": "vhost-limits", "vhost": "/", "name": "limits", "value": {}}],
-        policies=[{}, {}],
+        parameters=[
+            {"component": "vhost-limits", "vhost": "/", "name": "limits", "value": {}},
+            {"component": "shovel", "name": "s", "vhost": "/", "value": {}},
+            {
+                "component": "operator_policy",
+                "name": "o",
+                "vhost": "/",
+                "value": {"pattern": "", "definition": {"max-length": 1}},
+            },
+        ],
+        runtime=[{}, {}],
         global_parameters=[{}],
         rabbit_version="3.10.8",
     )
 
-    assert ["global_parameters (1)", "policies (2)"] == left_out
+    assert [
+        "parameter 's' of 'shovel' in '/'",
+        "global_parameters (1)",
+        "runtime (2)",
+    ] == left_out
 
 
 def test_limits_are_taken_over_in_both_forms() -> None:
@@ -255,6 +276,21 @@ def test_limits_are_taken_over_in_both_forms() -> None:
     assert (-1, 5) == (properties.connections_max, properties.queues_max)
     assert isinstance(ada, PutUser)
     assert (3, -1) == (ada.connections_max, ada.channels_max)
+
+
+@pytest.mark.parametrize("definition", [{"max-length": 3}, [["max-length", 3]]])
+def test_an_operator_policy_is_a_parameter_in_each_form_that_rabbitmq_writes(
+    definition: object,
+) -> None:
+    value = {"apply-to": "queues", "definition": definition, "pattern": "^o", "priority": 7}
+    definitions, left_out = decoded(
+        parameters=[{"component": "operator_policy", "name": "o", "vhost": "/", "value": value}]
+    )
+
+    assert [] == left_out
+    assert [SetPolicy("/", True, "o", "^o", "queues", 7, b'{"max-length":3}')] == (
+        definitions.commands(START)
+    )
 
 
 def test_the_type_of_a_queue_may_stand_beside_its_arguments() -> None:
@@ -300,6 +336,21 @@ def test_the_type_of_a_queue_may_stand_beside_its_arguments() -> None:
             "permission of 'ada' in '/': not a regular expression",
         ),
         ("users", {"name": "ada", "password_hash": "AAAA"}, "user 'ada': a sha256 password hash"),
+        (
+            "policies",
+            {"name": "p", "vhost": "/", "pattern": "", "definition": {"nope": 1}},
+            "policy 'p' in '/': Validation failed [{<<\"nope\">>,1}] are not recognised",
+        ),
+        (
+            "parameters",
+            {"component": "operator_policy", "name": "o", "vhost": "/", "value": {}},
+            "operator policy 'o' in '/': Object missing required field",
+        ),
+        (
+            "parameters",
+            {"component": "operator_policy", "name": "o", "vhost": "/", "value": 1},
+            "operator policy 'o' in '/': ",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_its_name(

@@ -30,7 +30,7 @@ BATCH_BYTES_MAX: Final = 32 * 1024
 @click.argument("file")
 @asks
 def export_definitions(*, target: Target, file: str) -> None:
-    """Write users, virtual hosts, permissions, exchanges, queues and bindings to FILE, as JSON.
+    """Write users, virtual hosts, permissions, policies and all that is declared to FILE, as JSON.
 
     The format is RabbitMQ's. Passwords are in it as hashes, so nobody else may read the file.
     A FILE that is - is the standard output. Messages and exclusive queues are not in it.
@@ -62,8 +62,8 @@ def export_definitions(*, target: Target, file: str) -> None:
 def import_definitions(*, target: Target, file: str) -> None:
     """Have what FILE defines be there: an export of ours, or of RabbitMQ.
 
-    What is there stays; users and permissions that the file names are replaced, the rest is
-    created if it is missing. The file is checked before anything changes. What this version does
+    What is there stays; users, permissions and policies that the file names are replaced, the rest
+    is created if it is missing. The file is checked before anything changes. What this version does
     not have is named and left out. Without FILE, or if it is -, the standard input is read.
 
     \b

@@ -1,14 +1,17 @@
 """Definitions in RabbitMQ's format: what a file says is to be there.
 
 `leveret ctl import_definitions` reads such a file, and each start the one that `node.definitions`
-names, before clients are served.  Both merge it into the catalog: what is there stays, users and
-permissions that the file names are created or replaced, the rest is created if it is missing.
+names, before clients are served.  Both merge it into the catalog: what is there stays, users,
+permissions and policies that the file names are created or replaced, the rest is created if it is
+missing.
 The catalog is replicated, so one node of a cluster needs the file.
 
     {"vhosts": [{"name": "orders"}],
      "users": [{"name": "ada", "password": "…", "tags": "administrator"}],
      "permissions": [{"user": "ada", "vhost": "orders",
                       "configure": ".*", "write": ".*", "read": ".*"}],
+     "policies": [{"name": "short", "vhost": "orders", "pattern": "^till",
+                   "definition": {"max-length": 1000}, "apply-to": "queues", "priority": 0}],
      "exchanges": [{"name": "sales", "vhost": "orders", "type": "topic"}],
      "queues": [{"name": "till", "vhost": "orders", "arguments": {"x-message-ttl": 60000}}],
      "bindings": [{"source": "sales", "vhost": "orders", "destination": "till",
@@ -40,12 +43,14 @@ from leveret.catalog.commands import (
     DeclareQueue,
     PutUser,
     SetPermission,
+    SetPolicy,
     SetTopicPermission,
     UpdateVirtualHost,
 )
 from leveret.catalog.model import PasswordHash
 
 from .limits import limit_of
+from .policy_definitions import ParameterDefinition, PolicyDefinition
 
 if TYPE_CHECKING:
     from leveret.amqp.fields import Value
@@ -56,6 +61,7 @@ DefinitionCommand = (
     | PutUser
     | SetPermission
     | SetTopicPermission
+    | SetPolicy
     | DeclareExchange
     | DeclareQueue
     | Bind
@@ -320,6 +326,8 @@ Definition = (
     | UserDefinition
     | PermissionDefinition
     | TopicPermissionDefinition
+    | PolicyDefinition
+    | ParameterDefinition
     | ExchangeDefinition
     | QueueDefinition
     | BindingDefinition
@@ -333,6 +341,8 @@ class Definitions(msgspec.Struct, omit_defaults=True):
     users: list[UserDefinition] = []
     permissions: list[PermissionDefinition] = []
     topic_permissions: list[TopicPermissionDefinition] = []
+    policies: list[PolicyDefinition] = []
+    parameters: list[ParameterDefinition] = []
     exchanges: list[ExchangeDefinition] = []
     queues: list[QueueDefinition] = []
     bindings: list[BindingDefinition] = []
@@ -344,6 +354,8 @@ class Definitions(msgspec.Struct, omit_defaults=True):
         yield from self.users
         yield from self.permissions
         yield from self.topic_permissions
+        yield from self.policies
+        yield from self.parameters
         yield from self.exchanges
         yield from self.queues
         yield from self.bindings
@@ -374,11 +386,15 @@ class Definitions(msgspec.Struct, omit_defaults=True):
         ]
         if len(bindings) < len(self.bindings):
             left_out.append(f"{len(self.bindings) - len(bindings)} bindings of these")
+        parameters = [parameter for parameter in self.parameters if parameter.is_supported]
+        left_out += [one.title for one in self.parameters if not (one.is_supported or one.is_said)]
         kept = Definitions(
             self.vhosts,
             self.users,
             self.permissions,
             self.topic_permissions,
+            self.policies,
+            parameters,
             exchanges,
             queues,
             bindings,
@@ -414,9 +430,6 @@ def decode_definitions(octets: bytes, name: str) -> tuple[Definitions, list[str]
     unknown = sorted(parts.keys() - ABOUT_THE_FILE - set(Definitions.__struct_fields__))
     for part in unknown:
         content = msgspec.json.decode(parts[part])
-        if part == "parameters":
-            # The limits of virtual hosts stand with these too.
-            content = [one for one in content if one.get("component") != "vhost-limits"]
         if content:
             count = f" ({len(content)})" if isinstance(content, list | dict) else ""
             left_out.append(f"{part}{count}")

@@ -13,6 +13,7 @@ from leveret.catalog.model import PREDECLARED_NAMES
 
 from .limits import limits_of_user, limits_of_vhost
 from .plain_tables import plain_arguments
+from .policy_definitions import exported_policies
 
 if TYPE_CHECKING:
     from leveret.catalog.model import Model, User, VirtualHost
@@ -54,6 +55,7 @@ def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, 
             }
             for p in sorted(model.topic_permissions(), key=lambda p: (p.vhost, p.user, p.exchange))
         ],
+        **exported_policies(model),
         "exchanges": [
             {
                 "name": exchange.name,
