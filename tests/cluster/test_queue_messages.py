@@ -9,6 +9,9 @@ import pytest
 
 from leveret.cli.ask import ask_once
 from leveret.cli.exits import NotDone
+from leveret.node.control.cluster_wide import Listed
+from leveret.node.control.entities import QueueSeen
+from leveret.node.control.queue_actions import Cancelled, PauseDone
 from leveret.node.control.queue_messages import MessageSeen
 from tests.cluster.conftest import Cluster, Opener
 from tests.cluster.test_listing import wait_for
@@ -122,3 +125,95 @@ def test_a_peek_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(NotDone, match=text):
         ask_once(data_of(cluster[0]), "peek", object, vhost="/", **arguments)
+
+
+@DURABLE
+def test_delayed_messages_are_listed_and_cancelled_through_any_node(
+    durable: bool, cluster: Cluster, name: str, connect: Opener
+) -> None:
+    channel = connect(cluster.url(0)).channel()
+    channel.queue_declare(name, durable=durable)
+    publish(cluster.url(1), name, [b"now"])
+    for delay_ms in (3_600_000, 1_800_000, 2_700_000):
+        publish(cluster.url(1), name, [b"%d" % delay_ms], headers={"x-delay": delay_ms})
+
+    def listed(place: int) -> list[tuple[str, int]]:
+        seen = ask_once(
+            data_of(cluster[place]), "list_delayed", list[MessageSeen], vhost="/", queue=name
+        )
+        return [(message.payload, message.sequence) for message in seen]
+
+    first, second, third = listed(2)
+    assert ["1800000", "2700000", "3600000"] == [first[0], second[0], third[0]]
+    assert Cancelled(messages=1) == cancel(cluster, 1, name, second[1])
+    assert [first, third] == listed(0)
+    with pytest.raises(NotDone, match="is not delayed"):
+        cancel(cluster, 1, name, second[1])
+    assert Cancelled(messages=2) == cancel(cluster, 2, name, None)
+    assert [] == listed(1)
+    assert ["now"] == [seen.payload for seen in peek(cluster, 1, name)]
+
+
+def cancel(cluster: Cluster, place: int, queue: str, sequence: int | None) -> Cancelled:
+    return ask_once(
+        data_of(cluster[place]),
+        "cancel_delayed",
+        Cancelled,
+        vhost="/",
+        queue=queue,
+        sequence=sequence,
+    )
+
+
+def pause(cluster: Cluster, place: int, verb: str, queue: str) -> bool:
+    done = ask_once(data_of(cluster[place]), verb, PauseDone, vhost="/", queue=queue)
+    assert (verb == "pause_queue") == done.is_paused
+    return done.is_changed
+
+
+def state(cluster: Cluster, place: int, queue: str) -> str:
+    listed = ask_once(data_of(cluster[place]), "list_queues", Listed[QueueSeen], vhost="/")
+    return next(seen.state for seen in listed.rows if seen.name == queue)
+
+
+@DURABLE
+def test_a_paused_queue_keeps_its_consumers_and_what_they_hold_and_delivers_nothing(
+    durable: bool, cluster: Cluster, name: str, connect: Opener
+) -> None:
+    connection = connect(cluster.url(2))
+    channel = connection.channel()
+    channel.queue_declare(name, durable=durable)
+    got: list[bytes] = []
+    channel.basic_consume(name, lambda *delivery: got.append(delivery[3]))
+    publish(cluster.url(0), name, [b"before"])
+    wait_for([b"before"], lambda: connection.process_data_events(0.05) or got)
+
+    assert pause(cluster, 0, "pause_queue", name)
+    assert not pause(cluster, 1, "pause_queue", name)
+    publish(cluster.url(1), name, [b"after"])
+    assert "paused" == state(cluster, 0, name)
+    assert (None, None, None) == connect(cluster.url(1)).channel().basic_get(name)
+    connection.process_data_events(0.2)
+    assert [b"before"] == got
+    assert ["unacknowledged", "ready"] == [seen.state for seen in peek(cluster, 1, name)]
+
+    assert pause(cluster, 1, "resume_queue", name)
+    wait_for([b"before", b"after"], lambda: connection.process_data_events(0.05) or got)
+    assert "running" == state(cluster, 2, name)
+
+
+def test_a_queue_stays_paused_when_all_nodes_start_anew(
+    cluster: Cluster, name: str, connect: Opener
+) -> None:
+    connect(cluster.url(0)).channel().queue_declare(name, durable=True)
+    publish(cluster.url(0), name, [b"one"])
+    assert pause(cluster, 1, "pause_queue", name)
+
+    cluster.kill_all()
+    cluster.heal()
+
+    wait_for("paused", lambda: state(cluster, 0, name))
+    channel = connect(cluster.url(1)).channel()
+    assert (None, None, None) == channel.basic_get(name)
+    assert pause(cluster, 2, "resume_queue", name)
+    assert b"one" == channel.basic_get(name)[2]

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .queues.machine import Effect, ShardMachine
     from .queues.seams import QueueLog
     from .queues.shard import ReplicatedGroup
+    from .queues.state import QueueState
     from .routing.router import Routers
 
 
@@ -178,6 +179,14 @@ class Directory:
         """Return a consumer of a queue on this node, by its number; None if it has gone."""
         desk = self._desks.get(uid)
         return None if desk is None else desk.consumers.get(number)
+
+    def state(self, uid: int) -> QueueState | None:
+        """Return this node's copy of a queue's state; None if it has none, or none yet."""
+        queue = self.catalog.model.queue_by_uid(uid)
+        if queue is None:
+            return None
+        log = self._shards[queue.shard] if queue.shard else self._logs.get(uid)
+        return None if log is None else log.state(uid)
 
     def depth(self) -> tuple[int, int]:
         """Return how many messages are ready, and how many consumers hold.

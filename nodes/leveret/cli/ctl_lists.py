@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from leveret.cli.ctl_target import Target
 
-COUNTS: Final = frozenset({"messages", "messages_ready", "messages_unacknowledged", "consumers"})
+COUNTS: Final = frozenset(
+    {
+        "messages",
+        "messages_ready",
+        "messages_unacknowledged",
+        "consumers",
+        "message_bytes",
+        "state",
+    }
+)
 """The columns for which the queues' leaders are asked."""
 
 
@@ -46,11 +55,12 @@ def list_queues(*, target: Target, vhost: str, columns: tuple[str, ...]) -> None
     """List the queues of a virtual host with how full they are, or these COLUMNs of them.
 
     \b
-    Columns: name type messages messages_ready messages_unacknowledged consumers state leader
-    group durable auto_delete exclusive arguments policy operator_policy effective_policy_definition
-    vhost
+    Columns: name type messages messages_ready messages_unacknowledged consumers message_bytes
+    state leader members online group durable auto_delete exclusive arguments policy
+    operator_policy effective_policy_definition vhost
 
-    Counts are empty if the queue has no leader now. The group is the one that replicates it.
+    Counts are empty if the queue has no leader now. The state is running, paused or down. The
+    group is the one that replicates it, by its members; those online are there now.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ import msgspec
 
 from leveret.broker.queues.peeking import PEEK_MAX
 from leveret.cli.ctl_target import VHOST, asks
+from leveret.node.control.queue_actions import Cancelled, PauseDone
 from leveret.node.control.queue_messages import BODY_BYTES_MAX, MessageSeen
 
 if TYPE_CHECKING:
@@ -87,6 +88,96 @@ def peek(
     )
 
 
+@click.command("list_delayed")
+@VHOST
+@which_messages
+@click.argument("queue")
+@asks
+def list_delayed(
+    *, target: Target, vhost: str, queue: str, offset: int, count: int, body_bytes: int
+) -> None:
+    """Show the delayed messages of QUEUE, those first that will be due first.
+
+    \b
+    Examples:
+      leveret ctl list_delayed reminders
+      leveret ctl list_delayed reminders --count 100 --json
+    """  # noqa: D301
+    seen = target.ask(
+        "list_delayed",
+        list[MessageSeen],
+        vhost=vhost,
+        queue=queue,
+        offset=offset,
+        count=count,
+        body_bytes=body_bytes,
+    )
+    target.show(
+        [_row(message, is_json=target.as_json) for message in seen],
+        ("sequence", "due", "routing_key", "bytes", "payload")
+        if not target.as_json
+        else MessageSeen.__struct_fields__,
+    )
+
+
+@click.command("cancel_delayed")
+@VHOST
+@click.option("--all", "is_all", is_flag=True, help="All that are delayed now.")
+@click.argument("queue")
+@click.argument("sequence", type=click.IntRange(1), required=False)
+@asks
+def cancel_delayed(
+    *, target: Target, vhost: str, is_all: bool, queue: str, sequence: int | None
+) -> None:
+    """End the delayed message SEQUENCE of QUEUE (see list_delayed), or --all, before it is due.
+
+    What is cancelled is never delivered, nor dead-lettered; what is due already is not cancelled.
+
+    \b
+    Examples:
+      leveret ctl cancel_delayed reminders 17
+      leveret ctl cancel_delayed -p shop reminders --all
+    """  # noqa: D301
+    if is_all == (sequence is not None):
+        raise click.UsageError("give a SEQUENCE, or --all")
+    reply = target.ask("cancel_delayed", Cancelled, vhost=vhost, queue=queue, sequence=sequence)
+    target.say(reply, f'{reply.messages} delayed messages of queue "{queue}" are gone')
+
+
+@click.command("pause_queue")
+@VHOST
+@click.argument("queue")
+@asks
+def pause_queue(*, target: Target, vhost: str, queue: str) -> None:
+    """Stop all deliveries of QUEUE until resume_queue, whatever restarts in between.
+
+    Consumers stay, and may settle what they hold; publishes go on; basic.get finds nothing.
+
+    \b
+    Examples:
+      leveret ctl pause_queue -p shop orders
+    """  # noqa: D301
+    reply = target.ask("pause_queue", PauseDone, vhost=vhost, queue=queue)
+    already = "" if reply.is_changed else " already"
+    target.say(reply, f'queue "{queue}" is{already} paused')
+
+
+@click.command("resume_queue")
+@VHOST
+@click.argument("queue")
+@asks
+def resume_queue(*, target: Target, vhost: str, queue: str) -> None:
+    """Let the deliveries of QUEUE go on.
+
+    \b
+    Examples:
+      leveret ctl resume_queue -p shop orders
+    """  # noqa: D301
+    reply = target.ask("resume_queue", PauseDone, vhost=vhost, queue=queue)
+    already = "" if reply.is_changed else " already"
+    target.say(reply, f'queue "{queue}" is{already} running')
+
+
 def _row(message: MessageSeen, *, is_json: bool) -> dict[str, object]:
     """Return a message as a row: as it is for programs, shortened for people."""
     row: dict[str, object] = msgspec.to_builtins(message)
@@ -115,4 +206,4 @@ def _time(milliseconds: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-VERBS = (peek,)
+VERBS = (peek, list_delayed, cancel_delayed, pause_queue, resume_queue)

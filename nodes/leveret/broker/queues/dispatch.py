@@ -274,6 +274,12 @@ class Dispatcher:
                 self._ahead.add(sequence)
             self._settling[sequence] = HERE
 
+    def withdraw_delayed(self, sequences: Iterable[int]) -> None:
+        """Take out delayed messages: they will not be due, for their end is on its way."""
+        for sequence in sequences:
+            self._delayed.discard(sequence)
+            self._settling[sequence] = HERE
+
     def bring_back(self, sequences: Iterable[int], *, delivered: bool) -> None:
         """Make messages ready again whose end was not reached, or whose return is counted."""
         for sequence in sequences:

@@ -96,6 +96,8 @@ class Lead:
         """When somebody had to do with the queue last."""
         self._alarm: Alarm | None = None
         self._alarm_ms = 0
+        self.is_acting = False
+        """It does something on an operator's behalf, under a hold; one thing at a time."""
 
     @property
     def state(self) -> QueueState:
@@ -290,6 +292,8 @@ class Lead:
     # Deliveries
 
     def _dispatch(self) -> None:
+        if self._state.is_paused:
+            return
         dropped: list[int] = []
         for consumer, deliveries in self.dispatcher.dispatch():
             if consumer.no_ack:
@@ -351,6 +355,10 @@ class Lead:
                 count = self._state.returns.get(delivery.sequence, 0)
                 records[at] = with_header(records[at], COUNT_HEADER, Long(count))
         return records
+
+    def submit(self, command: bytes, done: Callable[[object], None]) -> None:
+        """Have the log apply a command about this queue."""
+        self._log.submit(command, done)
 
     def record(self, location: Location) -> memoryview:
         """Return a stored message."""
@@ -464,7 +472,7 @@ class Lead:
         key, no_ack = holder.key, holder.no_ack
         if self.dispatcher.consumers.get(key) is not holder:
             return  # its channel has gone, or asks anew, while the mark was moved
-        delivery = self.dispatcher.take(holder)
+        delivery = None if self._state.is_paused else self.dispatcher.take(holder)
         if delivery is not None:
             self.dispatcher.written(holder, 1, delivery.location.size)
             if no_ack:
@@ -481,7 +489,7 @@ class Lead:
                 record,
                 self.dispatcher.ready,
             )
-        elif self.dispatcher.ready:
+        elif self.dispatcher.ready and not self._state.is_paused:
             self._move_mark()
             self._after_mark.append(lambda: self._take(holder, request))
         else:

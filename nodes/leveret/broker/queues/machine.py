@@ -20,6 +20,11 @@ publishers, origins, lives, limit)``  own: `lives` by name, see `message_life`; 
                                       most messages and body bytes that are not spared, or None
 ``(RETURNED, uid, [first, last, …])`` consumers gave these messages back: it is counted
 ``(SPARE, uid, count, bytes)``        so many live messages do not count for the limit
+``(PAUSE, uid, is_paused)``           nothing is to be delivered, or again
+``(HOLD, uid, intent)``               the leader begins to do something with messages; `intent` is
+                                      what its successor is to finish, None: as the last hold says
+``(LET_GO, uid, hold)``               that is done
+``(CANCEL, uid, hold, [first, …])``   end these messages, if the hold is still in force
 ====================================  =====================================================
 
 What a leader must do about it comes out as effects, collected until `take_effects`.
@@ -30,19 +35,20 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
 from .incoming import Incoming, Limit, Origin
 from .message_life import Lives
-from .state import QueueState, Range
+from .state import Intent, QueueState, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-VERSION: Final = 3
-"""Of a snapshot; older ones differ in what they leave out: 2 knew no lives, 1 no publishers."""
+VERSION: Final = 4
+"""Of a snapshot; older ones differ in what they leave out: 3 knew no pauses and holds, 2 no lives,
+1 no publishers."""
 
 ENQUEUE: Final = 1
 SETTLE: Final = 2
@@ -52,11 +58,17 @@ ENQUEUE_NUMBERED: Final = 5
 ENQUEUE_LIVES: Final = 6
 RETURNED: Final = 7
 SPARE: Final = 8
+PAUSE: Final = 9
+HOLD: Final = 10
+LET_GO: Final = 11
+CANCEL: Final = 12
 
 OK: Final = "ok"
 GONE: Final = "gone"
 """Reply: the queue was deleted; its messages are gone with it."""
 INVALID: Final = "invalid"
+STALE: Final = "stale"
+"""Reply: the hold is not in force any more; nothing was done."""
 
 TOMBSTONE_MS: Final = 600_000
 """How long a dropped queue refuses what was still under way to it (see `ShardMachine.dropped`)."""
@@ -100,7 +112,16 @@ class Returned:
         self.uid, self.ranges = uid, ranges
 
 
-Effect = Enqueued | Settled | Marked | Returned
+class Paused:
+    """Effect: the queue is paused, or not any more."""
+
+    __slots__ = ("uid",)
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+
+
+Effect = Enqueued | Settled | Marked | Returned | Paused
 
 
 def full(taken: int) -> tuple[str, int]:
@@ -183,6 +204,26 @@ def returned(uid: int, ranges: Iterable[Range]) -> bytes:
 def spare(uid: int, count: int, body_bytes: int) -> bytes:
     """Return the command that says how many live messages do not count for the limit."""
     return _headed((SPARE, uid, count, body_bytes))
+
+
+def pause(uid: int, *, is_paused: bool) -> bytes:
+    """Return the command that stops the queue's deliveries, or lets them go on."""
+    return _headed((PAUSE, uid, is_paused))
+
+
+def hold(uid: int, intent: Intent | None) -> bytes:
+    """Return the command that puts a new hold in force; the reply is ("held", its number)."""
+    return _headed((HOLD, uid, intent))
+
+
+def let_go(uid: int, number: int) -> bytes:
+    """Return the command that ends a hold."""
+    return _headed((LET_GO, uid, number))
+
+
+def cancel(uid: int, number: int, ranges: Iterable[Range]) -> bytes:
+    """Return the command that ends messages under a hold; the reply is ("done", how many)."""
+    return _headed((CANCEL, uid, number, [bound for pair in ranges for bound in pair]))
 
 
 def mark(uid: int, sequence: int) -> bytes:
@@ -271,6 +312,10 @@ class ShardMachine:
                 return GONE
             queue.spared, queue.spared_bytes = head[2], head[3]
             return OK
+        if operation in {PAUSE, HOLD, LET_GO, CANCEL}:
+            if uid in self.dropped:
+                return GONE
+            return self._act(self._queue(uid), operation, head[2:])
         if operation == SETTLE:
             queue = self.queues.get(uid)
             if queue is None:
@@ -295,6 +340,29 @@ class ShardMachine:
             return OK if queue is None else queue.live
         return INVALID
 
+    def _act(self, queue: QueueState, operation: int, values: Sequence[Any]) -> object:
+        """Do what an operator wants of a queue."""
+        if operation == PAUSE:
+            queue.is_paused = values[0]
+            self._effects.append(Paused(queue.uid))
+            return OK
+        if operation == HOLD:
+            queue.holds += 1
+            queue.hold = queue.holds
+            if values[0] is not None:
+                queue.intent = values[0]
+            return "held", queue.hold
+        if values[0] != queue.hold:
+            return STALE
+        if operation == LET_GO:
+            queue.hold, queue.intent = 0, None
+            return OK
+        bounds = values[1]
+        killed = queue.settle(zip(bounds[::2], bounds[1::2], strict=True))
+        if killed:
+            self._effects.append(Settled(queue.uid, killed))
+        return "done", sum(high - low + 1 for low, high in killed)
+
     def _queue(self, uid: int) -> QueueState:
         queue = self.queues.get(uid)
         if queue is None:
@@ -317,8 +385,10 @@ class ShardMachine:
         """Return the whole state; equal states give equal bytes."""
         queues = self.queues.values()
         version = 1
-        if any(queue.has_traits or queue.returns or queue.spared for queue in queues):
+        if any(queue.has_actions for queue in queues):
             version = VERSION
+        elif any(queue.has_traits or queue.returns or queue.spared for queue in queues):
+            version = 3
         elif any(queue.publishers is not None for queue in queues):
             version = 2
         return bytes(

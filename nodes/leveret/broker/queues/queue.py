@@ -104,6 +104,8 @@ class QueueActor(Actor[QueueMessage]):
         self._lead: Lead | None = None
         self._early: list[tuple[int, Sequence[object]]] = []
         """What was asked of this leader before it was ready."""
+        self._is_replacing = False
+        """The end of an earlier leader's hold is on its way through the log."""
         self._gone = False
 
     async def start(self) -> None:
@@ -470,6 +472,10 @@ class QueueActor(Actor[QueueMessage]):
         if self._log.leader != self._context.node:
             self._early = []
         if self._log.is_leader and not self._gone:
+            state = self._log.state(self.uid)
+            if state is not None and state.hold:
+                self._replace_hold()
+                return
             self._lead = Lead(
                 self.uid,
                 self._features,
@@ -482,6 +488,28 @@ class QueueActor(Actor[QueueMessage]):
             early, self._early = self._early, []
             for node, body in early:
                 self._serve(node, body)
+
+    def _replace_hold(self) -> None:
+        """End what an earlier leader, or instance, was doing for an operator; then take the lead.
+
+        What it has under way comes to the log behind this, and is void: so nothing is delivered
+        here that it takes away.
+        """
+
+        def replaced(_: object) -> None:
+            self._is_replacing = False
+            tell(self.ref, RoleChanged())
+
+        def held(reply: object) -> None:
+            match reply:
+                case ("held", int(number)):
+                    self._log.submit(machine.let_go(self.uid, number), replaced)
+                case _:
+                    replaced(reply)
+
+        if not self._is_replacing:
+            self._is_replacing = True
+            self._log.submit(machine.hold(self.uid, None), held)
 
     def _act(self, action: LeadAction[Any]) -> None:
         lead = self._leading()

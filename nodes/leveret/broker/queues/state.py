@@ -37,13 +37,18 @@ if TYPE_CHECKING:
         | tuple[int, bytes, bytes, bytes, bytes | None, Mapping[Trait, bytes]]
     )
     PublisherWire = tuple[str, int, list[int]]
-    MoreWire = tuple[list[tuple[int, int]], int, int]
+    MoreWire = tuple[list[tuple[int, int]], int, int, *tuple[object, ...]]
+    ActionsWire = tuple[bool, int, int, "Intent | None"]
 
 Columns = dict[Trait, "array[int]"]
 """One value a message, of some messages that came together."""
 
 Range = tuple[int, int]
 """Sequence numbers from the first to the second, both included."""
+
+
+Intent = tuple[int, tuple[int, ...]]
+"""The uid of the queue to which messages are on their way, and the bounds of their ranges."""
 
 
 class Location(NamedTuple):
@@ -125,6 +130,10 @@ class QueueState:
         "_chunks",
         "_firsts",
         "body_bytes",
+        "hold",
+        "holds",
+        "intent",
+        "is_paused",
         "live",
         "mark",
         "next",
@@ -159,6 +168,16 @@ class QueueState:
         """Live messages that do not count for the queue's limit: consumers hold them."""
         self.spared_bytes = 0
         """Bytes of their bodies."""
+        self.is_paused = False
+        """Nothing is delivered."""
+        self.hold = 0
+        """Which hold is in force; 0: none.  A leader that does something with messages on an
+        operator's behalf takes one first.  The next leader replaces it before it delivers, and
+        what the former one still had under way is void."""
+        self.holds = 0
+        """How many there were."""
+        self.intent: Intent | None = None
+        """What is to be done with messages under the hold, should its leader be no more."""
         self._chunks: list[Chunk] = []
         self._firsts: list[int] = []
 
@@ -241,6 +260,11 @@ class QueueState:
                 for sequence in self.returns.keys() & range(low, high + 1):
                     del self.returns[sequence]
         return killed
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether an operator did something with this queue that is remembered."""
+        return self.is_paused or self.holds > 0
 
     @property
     def has_traits(self) -> bool:
@@ -338,8 +362,10 @@ class QueueState:
             [_chunk_to_wire(chunk) for chunk in self._chunks],
         ]
         more: list[object] = []
-        if self.returns or self.spared:
+        if self.returns or self.spared or self.has_actions:
             more = [sorted(self.returns.items()), self.spared, self.spared_bytes]
+        if self.has_actions:
+            more += [self.is_paused, self.hold, self.holds, self.intent]
         if self.publishers is not None or more:
             wire.append(None if self.publishers is None else self.publishers.to_wire())
         if more:
@@ -365,8 +391,12 @@ class QueueState:
                 state.body_bytes += _sum_live(chunk, chunk.traits["body"])
             state.traits |= chunk.traits.keys()
         if more is not None:
-            returns, state.spared, state.spared_bytes = cast("MoreWire", more)
+            returns, state.spared, state.spared_bytes, *actions = cast("MoreWire", more)
             state.returns = dict(returns)
+            if actions:
+                state.is_paused, state.hold, state.holds, state.intent = cast(
+                    "ActionsWire", actions
+                )
         return state
 
 

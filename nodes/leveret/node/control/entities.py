@@ -22,6 +22,8 @@ from .queue_leaders import QueueArguments, ask_actor, find_queue, fresh_with, no
 from .users import VirtualHostArguments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leveret.catalog.model import Policy, Queue
 
     from .admin import Admin
@@ -55,13 +57,17 @@ class QueueFill(msgspec.Struct, frozen=True, array_like=True):
     ready: int
     unacknowledged: int
     consumers: int
+    message_bytes: int = 0
+    is_paused: bool = False
 
 
 class QueueSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """A queue; the names of the fields are rabbitmqctl's columns, but for leader and group.
+    """A queue; the names of the fields are rabbitmqctl's columns, but for group.
 
     The counts are None if nobody told them. `leader` is the node that has the queue, None without;
-    `group` is the Raft group that replicates it, None if it is on that node alone.
+    `group` is the Raft group that replicates it, None if it is on that node alone. `members` are
+    the nodes that keep it, `online` those of them that are there. `message_bytes` are those of
+    stored messages with their properties.
     """
 
     name: str
@@ -70,8 +76,11 @@ class QueueSeen(msgspec.Struct, frozen=True, kw_only=True):
     messages_ready: int | None
     messages_unacknowledged: int | None
     consumers: int | None
-    state: Literal["running", "down"]
+    message_bytes: int | None
+    state: Literal["running", "paused", "down"]
     leader: str | None
+    members: list[str]
+    online: list[str]
     group: int | None
     durable: bool
     auto_delete: bool
@@ -142,13 +151,24 @@ async def _list_queues(
         )
         fills = {fill.uid: fill for of_node in told.values() for fill in of_node}
     queues = sorted(model.queues(arguments.vhost), key=lambda queue: queue.name)
+    groups = {queue.shard for queue in queues if queue.shard}
+    voters = {group: sorted(parts.replicas.groups[group].status().voters) for group in groups}
     return Listed(
-        rows=[_queue_seen(parts, admin, queue, fills.get(queue.uid)) for queue in queues],
+        rows=[
+            _queue_seen(parts, admin, queue, fills.get(queue.uid), voters.get(queue.shard))
+            for queue in queues
+        ],
         silent=silent,
     )
 
 
-def _queue_seen(parts: NodeParts, admin: Admin, queue: Queue, fill: QueueFill | None) -> QueueSeen:
+def _queue_seen(
+    parts: NodeParts,
+    admin: Admin,
+    queue: Queue,
+    fill: QueueFill | None,
+    voters: Sequence[int] | None,
+) -> QueueSeen:
     arguments = plain_arguments(queue.arguments)
     leader: int | None = queue.home
     if queue.shard:
@@ -157,6 +177,11 @@ def _queue_seen(parts: NodeParts, admin: Admin, queue: Queue, fill: QueueFill | 
         leader = None
     in_force = parts.directory.policies.of_queue(queue)
     node = parts.catalog.model.node(leader) if leader is not None else None
+    state: Literal["running", "paused", "down"] = "running" if node is not None else "down"
+    if fill is not None and fill.is_paused:
+        state = "paused"
+    members = [queue.home] if voters is None else voters
+    known = [member for number in members if (member := parts.catalog.model.node(number))]
     return QueueSeen(
         name=queue.name,
         type=str(arguments.get("x-queue-type", "classic")),
@@ -164,8 +189,11 @@ def _queue_seen(parts: NodeParts, admin: Admin, queue: Queue, fill: QueueFill | 
         messages_ready=fill.ready if fill else None,
         messages_unacknowledged=fill.unacknowledged if fill else None,
         consumers=fill.consumers if fill else None,
-        state="running" if node is not None else "down",
+        message_bytes=fill.message_bytes if fill else None,
+        state=state,
         leader=node.name if node is not None else None,
+        members=[member.name for member in known],
+        online=[m.name for m in known if m.id == admin.node or m.id in admin.others],
         group=queue.shard or None,
         durable=queue.durable,
         auto_delete=queue.auto_delete,
@@ -199,7 +227,17 @@ async def _count_here(parts: NodeParts, arguments: VirtualHostArguments) -> list
                 counts = await count.answered()
             except QueueGone:
                 continue
-            fills.append(QueueFill(uid, counts.ready, counts.unacked, counts.consumers))
+            state = parts.directory.state(uid)
+            fills.append(
+                QueueFill(
+                    uid,
+                    counts.ready,
+                    counts.unacked,
+                    counts.consumers,
+                    state.size_bytes if state else 0,
+                    bool(state and state.is_paused),
+                )
+            )
     for _, count in asked:
         count.is_withdrawn = True
     return fills

@@ -26,6 +26,7 @@ from .limits import add_limit_verbs
 from .membership import MemberArguments, remove
 from .node_status import status
 from .policies import add_policy_verbs
+from .queue_actions import add_action_verbs
 from .queue_messages import add_message_verbs
 from .topic_permissions import add_topic_verbs
 from .users import add_user_verbs
@@ -56,6 +57,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     add_client_verbs(controls, parts, admin)
     add_alarm_verbs(controls, parts)
     add_message_verbs(controls, parts, admin)
+    add_action_verbs(controls, parts, admin)
     # What nodes ask each other, so that an operator may ask any.
     controls.add("node transfer", MoveArguments, partial(transfer_here, parts))
     controls.add("node prefer", PreferArguments, partial(prefer_here, parts))
