@@ -135,6 +135,8 @@ class Run:
         async with self._clients_until_quiet("consumers") as consuming:
             for name, queue in CONSUMERS.items():
                 consuming.start_soon(self._consume_forever, name, queue)
+            for place in range(self.plan.nodes):
+                consuming.start_soon(self._consume_there, f"v{place}", place)
             async with self._clients_until_quiet("publishers") as publishing:
                 self._start_publishers(publishing)
                 for name in ("o0", "o1", "o2"):
@@ -177,6 +179,14 @@ class Run:
             session += 1
             consume = rng.choice((ours.consume, foreign.consume))
             await consume(clients, f"{name}.{session}", queue, rng)
+
+    async def _consume_there(self, name: str, place: int) -> None:
+        """Consume through one node, so that each always has something to settle."""
+        rng = self.clients.rng(name)
+        session = 0
+        while self.clients.consuming:
+            session += 1
+            await ours.consume(self.clients, f"{name}.{session}", WORK, rng, place)
 
     async def _drained(self) -> None:
         """Take all out, and look whether it is all, everywhere."""

@@ -15,7 +15,8 @@ from chaos.nemesis.processes import signal_node
 
 LAG_S: Final = 6.0
 """Long enough for a link that is cut to be given up at both ends, with all that it carried."""
-SLOW_LEADER_MS: Final = 1500
+SLOW_LEADER_MS: Final = 200
+"""Not so long that it loses its leadership: a write to a file waits for the sync before it."""
 SLOW_SETTLER_MS: Final = 400
 MEANWHILE_S: Final = 3.0
 

@@ -48,7 +48,7 @@ async def publish_forever(
     while clients.publishing:
         epoch += 1
         session = _Publishing(clients, name, rng, epoch=epoch, pace=pace)
-        urls = _shuffled(clients, rng) if place is None else [clients.cluster.nodes[place].url]
+        urls = _urls(clients, rng, place)
         try:
             async with connect(urls, name=name) as connection:
                 session.connection = connection
@@ -59,8 +59,10 @@ async def publish_forever(
             await trio.sleep(rng.uniform(*PAUSE_S))
 
 
-def _shuffled(clients: Clients, rng: Random) -> list[str]:
-    """Return the addresses of all nodes; the first is tried first."""
+def _urls(clients: Clients, rng: Random, place: int | None) -> list[str]:
+    """Return the addresses to try, in this order: of all nodes, or of one."""
+    if place is not None:
+        return [clients.cluster.nodes[place].url]
     return rng.sample(clients.cluster.urls, len(clients.cluster.urls))
 
 
@@ -123,13 +125,19 @@ class _Publishing:
         clients.history.add(Outcome(clients.now(), found[0], outcome))
 
 
-async def consume(clients: Clients, session: str, queue: str, rng: Random) -> None:
-    """Consume in one session, until its time is over or all are told to end."""
+async def consume(
+    clients: Clients, session: str, queue: str, rng: Random, place: int | None = None
+) -> None:
+    """Consume in one session, until its time is over or all are told to end.
+
+    place: as in `publish_forever`.
+    """
     consuming = _Consuming(clients, session, queue, rng)
+    urls = _urls(clients, rng, place)
     try:
         with trio.move_on_after(OPEN_S) as scope:
             async with (
-                connect(_shuffled(clients, rng), name=session) as connection,
+                connect(urls, name=session) as connection,
                 connection.channel() as channel,
                 channel.consume(queue, prefetch=consuming.prefetch) as deliveries,
             ):
