@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final
 from leveret.amqp import errors
 from leveret.amqp.fields import Float, TypedInt, decode_table
 
-from .routing.exchange_types import DELAYED, DELAYED_TYPE, EXCHANGE_TYPES
+from .routing.exchange_types import (
+    CONSISTENT_HASH,
+    DELAYED,
+    DELAYED_TYPE,
+    EXCHANGE_TYPES,
+    check_hash_exchange,
+    routes_like,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -204,7 +211,8 @@ def check_exchange(exchange_type: str, arguments: Mapping[str, object]) -> None:
     """Accept or refuse the type of an exchange.declare, with the arguments that belong to it.
 
     Raises:
-        AmqpError: 503, there is no such type; 406, a delayed exchange does not say how to route.
+        AmqpError: 503, there is no such type; 406, a delayed exchange does not say how to route,
+            or one that hashes what to hash.
     """
     if exchange_type == DELAYED:
         if arguments.get(DELAYED_TYPE) not in EXCHANGE_TYPES:
@@ -213,6 +221,11 @@ def check_exchange(exchange_type: str, arguments: Mapping[str, object]) -> None:
             )
     elif exchange_type not in EXCHANGE_TYPES:
         raise errors.command_invalid(f"unknown exchange type '{exchange_type}'")
+    if routes_like(exchange_type, arguments) == CONSISTENT_HASH:
+        try:
+            check_hash_exchange(arguments)
+        except ValueError as error:
+            raise errors.precondition_failed(str(error)) from None
 
 
 def check_same(

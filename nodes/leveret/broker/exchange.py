@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from leveret.actors import Actor
 
-from .headers import headers_of
+from .headers import headers_of, properties_of
 from .messages import PublishRun, Returned, tell
 from .replies import PREFIX
 
@@ -45,14 +46,14 @@ class ExchangeActor(Actor[PublishRun]):
         self._reply = reply
 
     def receive(self, run: PublishRun) -> None:
-        """Route a run; where the headers decide, each of its messages alone."""
+        """Route a run; where more than the key decides, each of its messages alone."""
         router = self._router()
         if router is None:
             run.end()
             return
         if self._reply is not None and run.routing_key.startswith(PREFIX):
             self._reply(run)
-        elif router.reads_headers and len(run.records) > 1:
+        elif router.routes_one_by_one and len(run.records) > 1:
             for single in run.split():
                 self._route(router, single)
         else:
@@ -61,11 +62,12 @@ class ExchangeActor(Actor[PublishRun]):
 
     def _route(self, router: Router, run: PublishRun) -> None:
         record = run.records[0]
-        destinations = router.route(run.routing_key, lambda: headers_of(record))
+        headers, properties = partial(headers_of, record), partial(properties_of, record)
+        destinations = router.route(run.routing_key, headers, properties)
         if run.copies:
             by_uid = {queue.uid: queue for queue in destinations}
             for key in run.copies:
-                by_uid |= {q.uid: q for q in router.route(key, lambda: headers_of(record))}
+                by_uid |= {q.uid: q for q in router.route(key, headers, properties)}
             destinations = tuple(by_uid.values())
         if run.visited:
             destinations = tuple(queue for queue in destinations if queue.name not in run.visited)

@@ -1,4 +1,4 @@
-"""The header table of a stored message, for exchanges that route by it. Pure."""
+"""Headers and properties of a stored message, for exchanges that route by them. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from leveret.amqp.delivery import Record
 from leveret.amqp.errors import AmqpError
 from leveret.amqp.properties import Properties
+
+from .routing.exchange_types import HASH_PROPERTIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,5 +22,14 @@ def headers_of(record: bytes | memoryview) -> Mapping[str, object]:
     """
     try:
         return Properties.decode(Record(record).header).headers or {}
+    except AmqpError:
+        return {}
+
+
+def properties_of(record: bytes | memoryview) -> Mapping[str, object]:
+    """Return the properties of a stored message that an exchange may hash."""
+    try:
+        properties = Properties.decode(Record(record).header)
+        return {name: getattr(properties, name) for name in HASH_PROPERTIES}
     except AmqpError:
         return {}

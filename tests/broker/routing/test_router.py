@@ -243,13 +243,13 @@ def test_the_headers_are_not_decoded_for_an_exchange_that_ignores_them(world: Wo
 
 def test_a_router_tells_whether_headers_count_anywhere_on_the_way(world: World) -> None:
     world.exchange("main", "topic", **{"alternate-exchange": "amq.match"})
-    assert world.router("main").reads_headers
-    assert not world.router("amq.topic").reads_headers
+    assert world.router("main").routes_one_by_one
+    assert not world.router("amq.topic").routes_one_by_one
 
     world.bind("amq.topic", "amq.headers", "#", kind="exchange")
-    assert world.router("amq.topic").reads_headers
+    assert world.router("amq.topic").routes_one_by_one
     world.unbind("amq.topic", "amq.headers", "#", kind="exchange")
-    assert not world.router("amq.topic").reads_headers
+    assert not world.router("amq.topic").routes_one_by_one
 
 
 def test_an_alternate_exchange_gets_what_no_binding_takes(world: World) -> None:
@@ -341,4 +341,4 @@ def test_a_router_that_follows_answers_as_one_made_now(
             assert made_now is not None
             for each in ("k", "other"):
                 assert set(world.router(name).route(each, dict)) == set(made_now.route(each, dict))
-            assert world.router(name).reads_headers == made_now.reads_headers
+            assert world.router(name).routes_one_by_one == made_now.routes_one_by_one

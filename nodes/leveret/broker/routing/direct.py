@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+from leveret.broker.routing.matcher import Reads
 from leveret.catalog.model import Binding
 
 
 class DirectMatcher:
     """Bindings by their key."""
 
-    reads_key: ClassVar[bool] = True
-    reads_headers: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "key"
 
     def __init__(self) -> None:
         self._by_key: dict[str, dict[Binding, None]] = {}
@@ -28,5 +28,5 @@ class DirectMatcher:
         if not bound:
             del self._by_key[binding.routing_key]
 
-    def match(self, routing_key: str, headers: Mapping[str, object]) -> Iterable[Binding]:
+    def match(self, routing_key: str, view: Mapping[str, object]) -> Iterable[Binding]:
         return self._by_key.get(routing_key, ())

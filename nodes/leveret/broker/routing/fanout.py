@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+from leveret.broker.routing.matcher import Reads
 from leveret.catalog.model import Binding
 
 
 class FanoutMatcher:
     """All bindings."""
 
-    reads_key: ClassVar[bool] = False
-    reads_headers: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "nothing"
 
     def __init__(self) -> None:
         self._bound: dict[Binding, None] = {}
@@ -23,5 +23,5 @@ class FanoutMatcher:
     def remove(self, binding: Binding) -> None:
         self._bound.pop(binding, None)
 
-    def match(self, routing_key: str, headers: Mapping[str, object]) -> Iterable[Binding]:
+    def match(self, routing_key: str, view: Mapping[str, object]) -> Iterable[Binding]:
         return self._bound

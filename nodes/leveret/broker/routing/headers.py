@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import ClassVar, NamedTuple
 
 from leveret.broker.arguments import wire_type
+from leveret.broker.routing.matcher import Reads
 from leveret.catalog.model import Binding
 
 _KINDS = ("all", "any", "all-with-x", "any-with-x")
@@ -29,11 +30,12 @@ def check_arguments(arguments: Mapping[str, object]) -> None:
     kind = arguments["x-match"]
     if not isinstance(kind, str):
         raise ValueError(  # noqa: TRY004  # one error for what a client sends, whatever is wrong
-            f"Invalid x-match field type {wire_type(kind)} (value {_term(kind)}); expected longstr"
+            f"Invalid x-match field type {wire_type(kind)} (value {erlang_term(kind)}); "
+            "expected longstr"
         )
     if kind not in _KINDS:
         raise ValueError(
-            f"Invalid x-match field value {_term(kind)}; "
+            f"Invalid x-match field value {erlang_term(kind)}; "
             "expected all, any, all-with-x, or any-with-x"
         )
 
@@ -59,8 +61,7 @@ class HeadersMatcher:
     decode: gives the view of a binding's arguments, an encoded table.
     """
 
-    reads_key: ClassVar[bool] = False
-    reads_headers: ClassVar[bool] = True
+    reads: ClassVar[Reads] = "headers"
 
     def __init__(self, decode: Callable[[bytes], Mapping[str, object]]) -> None:
         self._decode = decode
@@ -115,7 +116,7 @@ def _seconds(value: datetime) -> int:
     return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
 
 
-def _term(value: object) -> str:
+def erlang_term(value: object) -> str:
     """Return a field value as RabbitMQ prints it in error texts: an Erlang term."""
     match value:
         case None:
@@ -133,11 +134,12 @@ def _term(value: object) -> str:
             unscaled = int("".join(map(str, digits)))
             return f"{{{-int(exponent)},{-unscaled if sign else unscaled}}}"
         case list() | tuple():
-            items = (f"{{{wire_type(item)},{_term(item)}}}" for item in value)
+            items = (f"{{{wire_type(item)},{erlang_term(item)}}}" for item in value)
             return f"[{','.join(items)}]"
         case Mapping():
             fields = (
-                f"{{{_term(name)},{wire_type(item)},{_term(item)}}}" for name, item in value.items()
+                f"{{{erlang_term(name)},{wire_type(item)},{erlang_term(item)}}}"
+                for name, item in value.items()
             )
             return f"[{','.join(fields)}]"
     return str(value)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Protocol
+from typing import Final, Literal, Protocol
 
 from leveret.catalog.model import Binding
+
+Reads = Literal["nothing", "key", "headers", "properties", "chance"]
+"""What of a message says which bindings it follows; by chance each message goes its own way."""
+
+READS_EACH_MESSAGE: Final = frozenset({"headers", "properties", "chance"})
+"""With these, two messages with the same key may follow different bindings."""
 
 
 class Matcher(Protocol):
@@ -15,18 +21,17 @@ class Matcher(Protocol):
     a change may come after a compilation that saw it already.
     """
 
-    reads_key: ClassVar[bool]
-    """Whether the answer depends on the routing key."""
-    reads_headers: ClassVar[bool]
-    """Whether the answer depends on the message's headers."""
+    @property
+    def reads(self) -> Reads:
+        """What the answer depends on; always the same."""
 
     def add(self, binding: Binding) -> None: ...
 
     def remove(self, binding: Binding) -> None: ...
 
-    def match(self, routing_key: str, headers: Mapping[str, object]) -> Iterable[Binding]:
+    def match(self, routing_key: str, view: Mapping[str, object]) -> Iterable[Binding]:
         """Return the bindings that a message follows, each once.
 
-        headers: the message's decoded headers; empty if not `reads_headers`.
+        view: the message's decoded headers, or its properties, as it `reads` them; else empty.
         """
         ...

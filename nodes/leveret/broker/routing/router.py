@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
+from leveret.broker.routing import exchange_types
 from leveret.broker.routing.direct import DirectMatcher
-from leveret.broker.routing.exchange_types import DELAYED, DELAYED_TYPE
 from leveret.broker.routing.fanout import FanoutMatcher
 from leveret.broker.routing.headers import HeadersMatcher
-from leveret.broker.routing.matcher import Matcher
+from leveret.broker.routing.matcher import READS_EACH_MESSAGE, Matcher
+from leveret.broker.routing.spreading import (
+    ConsistentHashMatcher,
+    ModulusHashMatcher,
+    RandomMatcher,
+)
 from leveret.broker.routing.topic import TopicMatcher
 from leveret.catalog.commands import Changed, Created, Deleted, Event, Restored
 from leveret.catalog.model import Binding, Exchange, Model, Policy, Queue
@@ -39,22 +44,28 @@ class Router:
         self.exchange = exchange
         self.matcher = table.compile(exchange)
         self._table = table
-        self._reads_headers: bool | None = None
+        self._one_by_one: bool | None = None
         self._constant: tuple[Queue, ...] | None = None
         self._memo: dict[str, tuple[Queue, ...]] = {}
         self._memo_weight = 0
 
-    def route(self, routing_key: str, headers: Callable[[], Headers]) -> tuple[Queue, ...]:
+    def route(
+        self,
+        routing_key: str,
+        headers: Callable[[], Headers],
+        properties: Callable[[], Headers] = dict,
+    ) -> tuple[Queue, ...]:
         """Return the queues that a message goes to, each once; empty if it is unroutable.
 
         headers: gives the message's decoded headers; called once or not at all.
+        properties: gives those of its properties that exchanges may route by, likewise.
         """
         if self._constant is not None:
             return self._constant
         queues = self._memo.get(routing_key)
         if queues is not None:
             return queues
-        queues, dependence = self._table.walk(self, routing_key, headers)
+        queues, dependence = self._table.walk(self, routing_key, headers, properties)
         if dependence == "nothing":
             self._constant = queues
         elif dependence == "key":
@@ -62,11 +73,11 @@ class Router:
         return queues
 
     @property
-    def reads_headers(self) -> bool:
+    def routes_one_by_one(self) -> bool:
         """Whether two messages with the same key may go to different queues."""
-        if self._reads_headers is None:
-            self._reads_headers = self._table.reaches_headers(self)
-        return self._reads_headers
+        if self._one_by_one is None:
+            self._one_by_one = self._table.reaches_one_by_one(self)
+        return self._one_by_one
 
     def recompile(self) -> None:
         """Take the bindings from the model anew."""
@@ -75,7 +86,7 @@ class Router:
 
     def forget(self) -> None:
         """Forget the remembered answers: a binding on the way of some message has changed."""
-        self._reads_headers = None
+        self._one_by_one = None
         self._constant = None
         self._memo.clear()
         self._memo_weight = 0
@@ -142,7 +153,7 @@ class Routers:
     def compile(self, exchange: Exchange) -> Matcher:
         """Return a matcher with the bindings that start from `exchange`."""
         matcher: Matcher
-        match self._routes_like(exchange):
+        match exchange_types.routes_like(exchange.type, self._decode(exchange.arguments)):
             case "direct":
                 matcher = DirectMatcher()
             case "fanout":
@@ -151,20 +162,24 @@ class Routers:
                 matcher = TopicMatcher()
             case "headers":
                 matcher = HeadersMatcher(self._decode)
+            case exchange_types.CONSISTENT_HASH:
+                matcher = ConsistentHashMatcher(self._decode(exchange.arguments))
+            case exchange_types.MODULUS_HASH:
+                matcher = ModulusHashMatcher()
+            case exchange_types.RANDOM:
+                matcher = RandomMatcher()
             case other:
                 raise AssertionError(f"an exchange of type {other!r} was declared")
         for binding in self._model.bindings_from(exchange.vhost, exchange.name):
             matcher.add(binding)
         return matcher
 
-    def _routes_like(self, exchange: Exchange) -> str:
-        """Return the type that says how `exchange` routes."""
-        if exchange.type == DELAYED:
-            return str(self._decode(exchange.arguments)[DELAYED_TYPE])
-        return exchange.type
-
     def walk(
-        self, start: Router, routing_key: str, headers: Callable[[], Headers]
+        self,
+        start: Router,
+        routing_key: str,
+        headers: Callable[[], Headers],
+        properties: Callable[[], Headers],
     ) -> tuple[tuple[Queue, ...], _Dependence]:
         """Follow the bindings from `start`, each exchange once, and say what the answer rests on.
 
@@ -172,7 +187,7 @@ class Routers:
         """
         vhost = start.exchange.vhost
         found: dict[int, Queue] = {}  # by uid
-        view: Headers | None = None
+        views: dict[str, Headers] = {}
         dependence: _Dependence = "nothing"
         seen = {start.exchange.name}
         pending = [start]
@@ -186,15 +201,17 @@ class Routers:
                 if queue is not None:
                     found[queue.uid] = queue
                 continue
-            if matcher.reads_headers:
+            view = _NO_HEADERS
+            if matcher.reads in READS_EACH_MESSAGE:
                 dependence = "more"
-                if view is None:
-                    view = headers()
-            elif matcher.reads_key and dependence == "nothing":
+                if matcher.reads != "chance":
+                    give = headers if matcher.reads == "headers" else properties
+                    view = views[matcher.reads] = views.get(matcher.reads) or give()
+            elif matcher.reads == "key" and dependence == "nothing":
                 dependence = "key"
             onward: list[str] = []
             is_dead_end = True
-            for binding in matcher.match(routing_key, view or _NO_HEADERS):
+            for binding in matcher.match(routing_key, view):
                 is_dead_end = False
                 if binding.kind == "exchange":
                     onward.append(binding.destination)
@@ -217,13 +234,14 @@ class Routers:
                         pending.append(following)
         return tuple(found.values()), dependence
 
-    def reaches_headers(self, start: Router) -> bool:
-        """Say whether some message to `start` may be routed by its headers."""
+    def reaches_one_by_one(self, start: Router) -> bool:
+        """Say whether some message to `start` may be routed by more than its key."""
         seen = {start.exchange.name}
         pending = [start]
         while pending:
-            exchange = pending.pop().exchange
-            if self._routes_like(exchange) == "headers":
+            router = pending.pop()
+            exchange = router.exchange
+            if router.matcher.reads in READS_EACH_MESSAGE:
                 return True
             onward = {
                 binding.destination

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+from leveret.broker.routing.matcher import Reads
 from leveret.catalog.model import Binding
 
 
@@ -71,8 +72,7 @@ class _Place:
 class TopicMatcher:
     """Bindings in a trie of pattern words."""
 
-    reads_key: ClassVar[bool] = True
-    reads_headers: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "key"
 
     def __init__(self) -> None:
         self._root = _Place()
@@ -97,7 +97,7 @@ class TopicMatcher:
                 return
             path[-1].cut(word)
 
-    def match(self, routing_key: str, headers: Mapping[str, object]) -> Iterable[Binding]:
+    def match(self, routing_key: str, view: Mapping[str, object]) -> Iterable[Binding]:
         # Dicts serve as sets that keep their order.
         places = _with_any_words({self._root: None})
         for word in split_words(routing_key):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from leveret.amqp import errors, spec
 from leveret.amqp.fields import encode_table
-from leveret.broker.routing.headers import check_arguments as check_header_arguments
+from leveret.broker.arguments import decode_arguments
+from leveret.broker.routing.binding_checks import check_binding
 from leveret.catalog.catalog import ChangeRefused
 from leveret.catalog.commands import (
     Bind,
@@ -110,11 +111,8 @@ async def _bind(
         exchange = model.exchange(vhost, source)
     if exchange is not None:
         channel.connection.check_topic(exchange, routing_key, "read")
-    if binds and exchange is not None and exchange.type == "headers":
-        try:
-            check_header_arguments(table)
-        except ValueError as error:
-            raise errors.precondition_failed(str(error)) from None
+    if binds and exchange is not None:
+        check_binding(exchange.type, decode_arguments(exchange.arguments), routing_key, table)
     if binds and model.has_binding(binding):
         await channel.connection.services.catalog.known_everywhere()
         return
