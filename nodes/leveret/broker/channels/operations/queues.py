@@ -33,25 +33,32 @@ if TYPE_CHECKING:
     from leveret.amqp.method import Method
     from leveret.broker.channels.channel import Channel
 
+MADE_ANEW_MAX = 3
+"""How often a declaration makes its queue before it says that there is none: others delete it."""
+
 
 async def declare_queue(channel: Channel, method: spec.QueueDeclare) -> Method | None:
     """queue.declare."""
-    connection = channel.connection
-    vhost, name = connection.vhost, method.queue
-    if method.passive:
-        queue = await find(channel, lambda: queue_named(channel, name), no_queue(channel, name))
-    else:
-        queue = await _make_queue(channel, method)
-    check_owner(channel, queue)
-    channel.last_queue = queue.name
-    if method.nowait:
-        return None
-    counts = await ask(channel, queue, Count())
-    if counts is None:
-        raise errors.not_found(f"no queue '{queue.name}' in vhost '{vhost}'")
-    return spec.QueueDeclareOk(
-        queue=queue.name, message_count=counts.ready, consumer_count=counts.consumers
-    )
+    name = method.queue
+    for _ in range(MADE_ANEW_MAX):
+        if method.passive:
+            queue = await find(channel, lambda: queue_named(channel, name), no_queue(channel, name))
+        else:
+            queue = await _make_queue(channel, method)
+        check_owner(channel, queue)
+        channel.last_queue = queue.name
+        if method.nowait:
+            return None
+        counts = await ask(channel, queue, Count())
+        if counts is not None:
+            return spec.QueueDeclareOk(
+                queue=queue.name, message_count=counts.ready, consumer_count=counts.consumers
+            )
+        if method.passive or channel.is_closed:
+            break
+        # It has gone since it was found, most often with the node that was its home: what its
+        # client declares again after that loss is to be there, not missing.
+    raise no_queue(channel, queue.name)
 
 
 async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
