@@ -36,9 +36,11 @@ from leveret.broker.messages import (
     QueueRequest,
     RoleChanged,
     Settle,
+    StreamPosition,
     Written,
     unseen,
 )
+from leveret.broker.queues.features import PLAIN, QueueFeatures
 from leveret.broker.queues.machine import Effect, ShardMachine
 from leveret.broker.queues.queue import QueueActor
 from leveret.broker.queues.seams import Alarm, Desk
@@ -88,7 +90,8 @@ class Node:
         self.actor = self.new_actor()
 
     def new_actor(self) -> QueueActor:
-        actor = QueueActor(UID, log=self, context=self, desk=self.desk)
+        features = self.cluster.features
+        actor = QueueActor(UID, features=features, log=self, context=self, desk=self.desk)
         actor.ref = cast("Ref[QueueMessage]", self.mailbox)
         run_now(cast("Coroutine[object, object, None]", actor.start()))
         return actor
@@ -205,7 +208,15 @@ class Asked:
 class Client:
     """A channel with one consumer or one holder; keeps to `Channel`'s side of the protocol."""
 
-    def __init__(self, node: Node, consumer_number: int, *, prefetch: int, no_ack: bool) -> None:
+    def __init__(
+        self,
+        node: Node,
+        consumer_number: int,
+        *,
+        prefetch: int,
+        no_ack: bool,
+        stream: StreamPosition | None = None,
+    ) -> None:
         self.node = node
         self.inbox = Mailbox()
         self.prefetch = prefetch
@@ -218,6 +229,7 @@ class Client:
             exclusive=False,
             prefetch=max(prefetch, 0),
             priority=0,
+            stream=stream,
         )
         self.held: dict[int, tuple[int, bytes]] = {}
         """By delivery tag: sequence number and body."""
@@ -234,7 +246,8 @@ class Client:
 class Cluster:
     """All of it, and what is known of every message."""
 
-    def __init__(self, seed: int, *, is_calm: bool) -> None:
+    def __init__(self, seed: int, *, is_calm: bool, features: QueueFeatures = PLAIN) -> None:
+        self.features = features
         self.random = Random(seed)
         self.is_calm = is_calm
         self.limit_hits = 0.05
@@ -332,9 +345,22 @@ class Cluster:
         self.open_runs[id(run)] = run
         self.nodes[number].mailbox.tell(run)
 
-    def new_client(self, number: int, *, prefetch: int, no_ack: bool = False) -> Client:
+    def new_client(
+        self,
+        number: int,
+        *,
+        prefetch: int,
+        no_ack: bool = False,
+        stream: StreamPosition | None = None,
+    ) -> Client:
         self.consumer_numbers += 1
-        client = Client(self.nodes[number], self.consumer_numbers, prefetch=prefetch, no_ack=no_ack)
+        client = Client(
+            self.nodes[number],
+            self.consumer_numbers,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            stream=stream,
+        )
         self.clients.append(client)
         if prefetch >= 0:
             self.ask(client.node, Attach(client.consumer))
@@ -351,7 +377,7 @@ class Cluster:
         message = client.inbox.queue.popleft()
         match message:
             case Deliver():
-                self._delivered(client, message)
+                self.delivered(client, message)
             case LeaderChanged():
                 if not client.is_gone:
                     held = [sequence for sequence, _ in client.held.values()]
@@ -361,7 +387,7 @@ class Cluster:
             case ConsumerCancelled():
                 raise AssertionError("nobody deleted the queue")
 
-    def _delivered(self, client: Client, message: Deliver) -> None:
+    def delivered(self, client: Client, message: Deliver) -> None:
         if client.is_gone:
             return
         size_bytes = sum(map(len, message.records))

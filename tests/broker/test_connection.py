@@ -14,6 +14,7 @@ from leveret.broker.connections.connection import CLOSE_WITHIN_S, REPORT
 from leveret.broker.connections.flow import IN_FLIGHT_BYTES_MAX
 from leveret.broker.connections.messages import Blocked, HungUp
 from leveret.broker.messages import LeaderChanged, QueueMessage, Written
+from leveret.broker.queues.lead import Lead
 from leveret.broker.queues.queue import QueueActor
 from leveret.catalog.commands import DeleteQueue
 from tests.broker.node_lab import HEADER, Client, Lab, lab
@@ -178,7 +179,7 @@ async def test_a_cancelled_consumer_is_let_go_when_its_last_message_is_settled()
         await client.hears()
 
         assert not actor._consumers
-        assert actor._lead is not None
+        assert isinstance(actor._lead, Lead)
         assert not actor._lead.dispatcher.consumers
 
 
@@ -267,7 +268,7 @@ async def test_no_consumer_stops_because_deliveries_were_refused_by_the_channels
 
         assert got == 3_000
         lead = node.queue_actor("q")._lead
-        assert lead is not None
+        assert isinstance(lead, Lead)
         # What is not worth a report yet counts on.
         assert all(c.unwritten < REPORT for c in lead.dispatcher.consumers.values())
 

@@ -202,8 +202,8 @@ def test_a_snapshot_without_publishers_is_one_that_earlier_programs_read() -> No
 
 
 def test_a_snapshot_of_a_later_program_is_refused() -> None:
-    with pytest.raises(ValueError, match="has version 5, this program reads up to 4"):
-        ShardMachine().restore(msgpack.packb([5, [], []]))
+    with pytest.raises(ValueError, match="has version 6, this program reads up to 5"):
+        ShardMachine().restore(msgpack.packb([6, [], []]))
 
 
 # What a client says

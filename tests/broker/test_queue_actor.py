@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leveret.broker.messages import Attach, Count, Deleted, Get, PublishRun, QueueGone
+from leveret.broker.queues.lead import Lead
 from leveret.broker.queues.ranges import to_ranges
 from tests.broker.queue_cluster import Asked, Client, Cluster
 
@@ -87,7 +88,7 @@ def test_messages_of_a_consumer_that_left_while_no_leader_was_known_are_ready_ag
     cluster.settle_down()
 
     lead = cluster.nodes[1].actor._lead
-    assert lead is not None
+    assert isinstance(lead, Lead)
     dispatcher = lead.dispatcher
     assert (2, 0, {}) == (dispatcher.ready, dispatcher.unacked, dispatcher.consumers)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from leveret.broker.queues.lead import Lead
 from tests.broker.queue_cluster import NODES, UID, Asked, Client, Cluster
 
 STEPS = 700
@@ -14,8 +15,8 @@ STEPS = 700
 class Chaos:
     """A random course of events in a cluster."""
 
-    def __init__(self, seed: int, *, is_calm: bool) -> None:
-        self.cluster = Cluster(seed, is_calm=is_calm)
+    def __init__(self, seed: int, *, is_calm: bool, cluster: Cluster | None = None) -> None:
+        self.cluster = cluster or Cluster(seed, is_calm=is_calm)
         self.random = self.cluster.random
         self.gets: list[tuple[Client, Asked]] = []
         self.asking: dict[int, Asked] = {}
@@ -231,7 +232,7 @@ def check(chaos: Chaos) -> None:
         assert not node.actor._asked
     assert cluster.leader is not None
     lead = cluster.nodes[cluster.leader].actor._lead
-    assert lead is not None
+    assert isinstance(lead, Lead)
     assert (0, 0) == (lead.dispatcher.ready, lead.dispatcher.unacked)
     there = {(c.node.node, c.consumer.number): c for c in cluster.clients if not c.is_gone}
     assert lead.dispatcher.consumers.keys() <= there.keys()

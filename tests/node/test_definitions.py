@@ -219,8 +219,8 @@ def test_what_there_is_no_type_for_is_left_out_with_its_bindings() -> None:
     definitions, left_out = decoded(
         exchanges=[{"name": "ring", "vhost": "/", "type": "x-consistent-hash"}],
         queues=[
-            {"name": "log", "vhost": "/", "arguments": {"x-queue-type": "stream"}},
-            {"name": "log2", "vhost": "/", "type": "stream"},
+            {"name": "log", "vhost": "/", "arguments": {"x-queue-type": "heap"}},
+            {"name": "log2", "vhost": "/", "type": "heap"},
             {"name": "q", "vhost": "/"},
         ],
         bindings=[
@@ -232,8 +232,8 @@ def test_what_there_is_no_type_for_is_left_out_with_its_bindings() -> None:
 
     assert [
         "exchange 'ring' in '/', of type 'x-consistent-hash'",
-        "queue 'log' in '/', of type 'stream'",
-        "queue 'log2' in '/', of type 'stream'",
+        "queue 'log' in '/', of type 'heap'",
+        "queue 'log2' in '/', of type 'heap'",
         "2 bindings of these",
     ] == left_out
     assert ["queue 'q' in '/'", "binding of 'q' to 'x' in '/'"] == [

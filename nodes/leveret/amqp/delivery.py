@@ -17,7 +17,7 @@ from typing import Final
 from leveret.amqp import spec
 from leveret.amqp.errors import AmqpError
 from leveret.amqp.events import split_route
-from leveret.amqp.fields import encode_shortstr, encode_table
+from leveret.amqp.fields import Long, encode_shortstr, encode_table
 from leveret.amqp.frames import append_body
 from leveret.amqp.properties import Properties, with_table_entry
 
@@ -28,6 +28,7 @@ _TO_HEADER: Final = Struct(">BBHI")
 _RETURN: Final = Struct(">BHIIH")
 _GET: Final = Struct(">BHIIQB")
 _COUNT: Final = Struct(">I")
+_LONG: Final = Struct(">q")
 
 
 def encode_route(exchange: str, routing_key: str) -> bytes:
@@ -88,6 +89,11 @@ class Record:
         """The first octets of the body, `size_max` at most."""
         return bytes(self.octets[self._body_at : self._body_at + size_max])
 
+    @property
+    def body_view(self) -> memoryview:
+        """The body, not copied."""
+        return memoryview(self.octets)[self._body_at :]
+
 
 def with_header(octets: bytes | memoryview, name: str, value: int) -> bytes:
     """The stored message `octets` with one more header, or another value of it.
@@ -99,13 +105,35 @@ def with_header(octets: bytes | memoryview, name: str, value: int) -> bytes:
     if name.encode() not in header:
         header = with_table_entry(header, _table_entry(name, value))
     else:
-        properties = Properties.decode(header).copy()
-        try:
-            properties.headers = {**(properties.headers or {}), name: value}
-            header = properties.encode(record.body_size)
-        except (AmqpError, TypeError, ValueError):
-            return bytes(octets)
+        header = _replaced(record, name, value)
     return encode_record(record.route, header, record.body)
+
+
+def header_with_long(record: Record, name: str, value: int) -> bytes:
+    """The content header payload of `record` with one more header of type 'l', as `with_header`.
+
+    For values that hardly ever come twice.
+    """
+    header = record.header
+    if name.encode() in header:
+        return _replaced(record, name, Long(value))
+    return with_table_entry(header, _long_name(name) + _LONG.pack(value))
+
+
+def _replaced(record: Record, name: str, value: int) -> bytes:
+    """The content header payload of `record` with another value of a header that it may have."""
+    properties = Properties.decode(record.header).copy()
+    try:
+        properties.headers = {**(properties.headers or {}), name: value}
+        return properties.encode(record.body_size)
+    except (AmqpError, TypeError, ValueError):
+        return record.header
+
+
+@lru_cache(maxsize=8)
+def _long_name(name: str) -> bytes:
+    """What stands before the value of a table's entry of type 'l'."""
+    return encode_shortstr(name) + b"l"
 
 
 @lru_cache(maxsize=64)
@@ -165,6 +193,27 @@ class DeliverEncoder:
             _END,
         )
         append_body(out, channel, memoryview(record)[body_at:], frame_max)
+
+    def append_changed(
+        self,
+        out: list[bytes | memoryview],
+        delivery_tag: int,
+        record: Record,
+        header: bytes,
+        frame_max: int,
+    ) -> None:
+        """As `append` of what was not delivered before, with another content header payload."""
+        route = record.route
+        out += (
+            self._head.pack(
+                1, self._channel, self._fixed + len(route), self._prefix, delivery_tag, False
+            ),
+            route,
+            _TO_HEADER.pack(0xCE, 2, self._channel, len(header)),
+            header,
+            _END,
+        )
+        append_body(out, self._channel, record.body_view, frame_max)
 
 
 def encode_get_ok(

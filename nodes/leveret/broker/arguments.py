@@ -5,13 +5,12 @@ The texts are RabbitMQ's (observed on 3.10.8), because client suites match on th
 
 from __future__ import annotations
 
-from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from leveret.amqp import errors
-from leveret.amqp.fields import Float, TypedInt, decode_table
+from leveret.amqp.fields import TypedInt, decode_table
 
+from . import stream_arguments
 from .routing.exchange_types import (
     CONSISTENT_HASH,
     DELAYED,
@@ -20,62 +19,22 @@ from .routing.exchange_types import (
     check_hash_exchange,
     routes_like,
 )
+from .wire_types import wire_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from leveret.amqp.fields import Value
 
-QUEUE_TYPES: Final = frozenset({"classic", "quorum"})
+QUEUE_TYPES: Final = frozenset({"classic", "quorum", stream_arguments.STREAM})
 OVERFLOWS: Final = frozenset({"drop-head", "reject-publish", "reject-publish-dlx"})
 QUEUE_MODES: Final = frozenset({"default", "lazy"})
-
-_WIRE_NAMES: Final = {
-    "b": "byte",
-    "B": "unsignedbyte",
-    "s": "short",
-    "u": "unsignedshort",
-    "I": "signedint",
-    "i": "unsignedint",
-    "l": "long",
-    "L": "long",
-    "T": "timestamp",
-}
+LEADER_LOCATORS: Final = frozenset({"client-local", "balanced", "random", "least-leaders"})
 
 
 def decode_arguments(octets: bytes) -> Mapping[str, object]:
     """Return the arguments of a declaration as the catalog keeps them; empty octets are none."""
     return decode_table(octets, 0)[0] if octets else {}
-
-
-def wire_type(value: object) -> str:
-    """Return RabbitMQ's name for the wire type of a decoded field value."""
-    match value:
-        case None:
-            name = "void"
-        case bool():
-            name = "bool"
-        case TypedInt():
-            name = _WIRE_NAMES[value.TAG]
-        case int():
-            name = "signedint" if -(2**31) <= value < 2**31 else "long"
-        case Float():
-            name = "float"
-        case float():
-            name = "double"
-        case str():
-            name = "longstr"
-        case bytes() | bytearray():
-            name = "binary"
-        case Decimal():
-            name = "decimal"
-        case datetime():
-            name = "timestamp"
-        case list() | tuple():
-            name = "array"
-        case _:
-            name = "table"
-    return name
 
 
 def _integer(value: object) -> str | None:
@@ -141,6 +100,10 @@ _QUEUE_CHECKS: Final[dict[str, Callable[[object], str | None]]] = {
     "x-single-active-consumer": _boolean,
     "x-queue-type": _queue_type,
     "x-delivery-limit": _integer,
+    "x-max-age": stream_arguments.check_age,
+    "x-stream-max-segment-size-bytes": _non_negative,
+    "x-initial-cluster-size": _positive,
+    "x-queue-leader-locator": _one_of(LEADER_LOCATORS, "invalid_queue_locator_arg"),
 }
 """The known arguments in the order in which they are checked; the rest is kept and ignored."""
 
@@ -154,6 +117,7 @@ def check_queue(
     vhost: str,
     durable: bool,
     exclusive: bool,
+    auto_delete: bool = False,
 ) -> None:
     """Accept or refuse the arguments of a queue.declare; `name` is empty if the server names it.
 
@@ -161,6 +125,7 @@ def check_queue(
         AmqpError: 406 with RabbitMQ's text.
     """
     where = f"for queue '{name}' in vhost '{vhost}'"
+    stream_arguments.check_keys(arguments, name=name, vhost=vhost)
     for key, check in _QUEUE_CHECKS.items():
         if key in arguments:
             problem = check(arguments[key])
@@ -170,6 +135,10 @@ def check_queue(
         problem = "routing_key_but_no_dlx_defined"
         raise errors.precondition_failed(
             f"invalid arg 'x-dead-letter-routing-key' {where}: {problem}"
+        )
+    if arguments.get("x-queue-type") == stream_arguments.STREAM:
+        stream_arguments.check_properties(
+            arguments, where=where, durable=durable, exclusive=exclusive, auto_delete=auto_delete
         )
     if arguments.get("x-queue-type") == "quorum":
         if name == "":

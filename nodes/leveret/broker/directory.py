@@ -358,9 +358,7 @@ class Directory:
         if state is not None and state.has_traits:
             return True
         features = self._features(queue)
-        return features.expires_ms is not None or (
-            state is not None and is_too_full(features, state.live, state.body_bytes)
-        )
+        return features.ends_alone or (state is not None and is_too_full(features, state))
 
     def _end_exchange(self, vhost: str, name: str) -> None:
         ref = self._exchanges.pop((vhost, name), None)

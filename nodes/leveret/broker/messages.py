@@ -7,6 +7,7 @@ channel with the same route, a `Deliver` all messages that one consumer gets in 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from leveret.actors import ActorStopped, Ref, Request
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .queues.features import QueueFeatures
     from .queues.lead import Lead
     from .queues.machine import Effect
+    from .queues.stream_lead import StreamLead
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -200,6 +202,45 @@ class Returned:
         self.run = run
 
 
+Start = tuple[str, int]
+"""Where a consumer of a stream begins: what `stream_arguments` says, or at a `SEQUENCE`."""
+
+SEQUENCE: Final = "sequence"
+
+
+class StreamPosition:
+    """How far a consumer of a stream is on its channel."""
+
+    __slots__ = ("origin", "start")
+
+    def __init__(self, start: Start) -> None:
+        self.start = self.origin = start
+        """Where the leader is to have it go on, and where it began."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether some leader has said where the consumer begins."""
+        return self.start[0] == SEQUENCE
+
+    def began(self, sequence: int) -> None:
+        """Note what the leader took `start` for: the next leader must not take it for another."""
+        if not self.is_known:
+            self.start = self.origin = (SEQUENCE, sequence)
+
+    def take(self, message: Deliver) -> Sequence[int]:
+        """Go on behind `message`; take out, and return, what the channel had before.
+
+        That was handed out twice: by one attachment, and by the next one that did not know yet.
+        """
+        known = bisect_left(message.sequences, self.start[1]) if self.is_known else 0
+        repeated = message.sequences[:known]
+        message.sequences = message.sequences[known:]
+        message.records = message.records[known:]
+        if message.sequences:
+            self.start = (SEQUENCE, message.sequences[-1] + 1)
+        return repeated
+
+
 class LocalConsumer:
     """A consumer on its channel's node; the channel owns it, the queue's actor refers to it."""
 
@@ -211,6 +252,7 @@ class LocalConsumer:
         "number",
         "prefetch",
         "priority",
+        "stream",
         "tag",
         "takes_turns",
         "unreported",
@@ -227,6 +269,7 @@ class LocalConsumer:
         exclusive: bool,
         prefetch: int,
         priority: int,
+        stream: StreamPosition | None = None,
     ) -> None:
         self.number = number
         """Unique on this node until it restarts."""
@@ -240,6 +283,8 @@ class LocalConsumer:
         self.exclusive = exclusive
         self.prefetch = prefetch
         self.priority = priority
+        self.stream = stream
+        """None: its queue is not a stream."""
         self.unreported: Written | None = None
         """What was written, and is not worth telling yet."""
 
@@ -329,8 +374,22 @@ class Attach(QueueRequest[None]):
         self.consumer = consumer
         self.held = held
         """Sequence numbers that the channel holds from before."""
+        self._start = None if consumer.stream is None else consumer.stream.start
         self.again = again
         """Nobody waits for the answer."""
+
+    def goes_on_as(self, other: Attach) -> None:
+        """Take over from a later telling of the same consumer what its channel has."""
+        self.held, self._start = other.held, other._start
+
+    @property
+    def start(self) -> Start:
+        """Where a consumer of a stream begins: of the moment when `held` was true."""
+        stream = self.consumer.stream
+        assert stream is not None
+        assert self._start is not None
+        # If nobody knew then where it begins, it had nothing.
+        return self._start if self._start[0] == SEQUENCE else stream.origin
 
 
 class Cancel(QueueRequest[None]):
@@ -356,6 +415,16 @@ class Settle:
     __slots__ = ("sequences",)
 
     def __init__(self, sequences: Sequence[int]) -> None:
+        self.sequences = sequences
+
+
+class Credit:
+    """The client is done with these messages of a stream, and has room for as many others."""
+
+    __slots__ = ("consumer", "sequences")
+
+    def __init__(self, consumer: LocalConsumer, sequences: Sequence[int]) -> None:
+        self.consumer = consumer
         self.sequences = sequences
 
 
@@ -456,16 +525,25 @@ class NotLeading(Exception):
     """Another node leads the queue, or none does now."""
 
 
+class NotForStreams(Exception):
+    """The queue is a stream, with which this cannot be done."""
+
+
 class LeadAction(Request[R], ABC):
     """To the queue: do what an operator wants of its leader, where that is this node.
 
     Raises (through the answer):
-        NotLeading, QueueGone
+        NotLeading, QueueGone, NotForStreams
     """
 
     @abstractmethod
     def carry_out(self, lead: Lead) -> None:
         """Do it, between two batches; answer now, or when the log has it."""
+
+    def carry_out_on_stream(self, lead: StreamLead) -> None:
+        """As `carry_out`, on a stream; most of what is done to queues means nothing there."""
+        del lead
+        self.fail(NotForStreams())
 
 
 class RoleChanged:
@@ -532,6 +610,7 @@ QueueMessage = (
     | Cancel
     | Detach
     | Settle
+    | Credit
     | Reject
     | GiveBack
     | Written

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from leveret.amqp import errors, spec
-from leveret.amqp.delivery import encode_get_ok
+from leveret.amqp.delivery import Record, encode_get_ok, header_with_long
 from leveret.amqp.events import Ack, Publish
 from leveret.amqp.method import Method
 from leveret.broker.connections.descriptions import ChannelDescription, describe_consumers
@@ -23,6 +23,7 @@ from leveret.broker.messages import (
     MESSAGE_BYTES,
     Adjust,
     Attach,
+    Credit,
     Deliver,
     Detach,
     GiveBack,
@@ -30,9 +31,11 @@ from leveret.broker.messages import (
     LocalConsumer,
     Reject,
     Settle,
+    StreamPosition,
     tell,
     unseen,
 )
+from leveret.broker.stream_arguments import OFFSET, not_supported
 
 from .confirms import Confirms
 from .entries import ConsumerEntry
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 
     from .transaction import End
 
-ToQueue = Adjust | Attach | Detach | Settle | Reject | GiveBack
+ToQueue = Adjust | Attach | Credit | Detach | Settle | Reject | GiveBack
 
 
 class Channel:
@@ -96,6 +99,8 @@ class Channel:
         self._is_paused = False
         self._idle = trio.Event()
         self._to_settle: dict[int, list[int]] = {}
+        self._read: dict[LocalConsumer, tuple[int, list[int]]] = {}
+        """What is acknowledged of streams, which are not told yet, with its queue."""
 
     # What the client says
 
@@ -169,6 +174,7 @@ class Channel:
             case spec.BasicRecover() | spec.BasicRecoverAsync():
                 if not method.requeue:
                     raise errors.not_implemented("requeue=false")
+                self._refuse_streams("basic.recover", self._unacked.values())
                 self._return_all()
                 if isinstance(method, spec.BasicRecover):
                     self.write(spec.BasicRecoverOk())
@@ -223,6 +229,9 @@ class Channel:
         if entry is None or entry.consumer is not consumer:
             self._refuse(message)
             return
+        if consumer.stream is not None:
+            self._deliver_of_stream(entry, consumer.stream, message)
+            return
         if not entry.is_ready:
             entry.early.append(message)
             return
@@ -246,6 +255,44 @@ class Channel:
         self._tag = tag
         self._counters.delivered += len(sequences)
         self.connection.written(message, len(sequences), size_bytes)
+
+    def _deliver_of_stream(
+        self, entry: ConsumerEntry, position: StreamPosition, message: Deliver
+    ) -> None:
+        """Write deliveries with their offsets, but for what came before.
+
+        The channel's own limit does not count: it would have to give some back, and others would
+        overtake them.
+        """
+        consumer, records = message.consumer, message.records
+        repeated = position.take(message)
+        if repeated:
+            size_bytes = sum(map(len, records[: len(repeated)]))
+            self.connection.written(message, len(repeated), size_bytes)
+            held = {u.sequence for u in self._unsettled() if u.consumer is consumer}
+            held.update(s for early in entry.early for s in early.sequences)
+            # The leader believes that it holds them; it may have acknowledged them since.
+            settled = [sequence for sequence in repeated if sequence not in held]
+            self._tell_queue(message.uid, Credit(consumer, settled))
+        if entry.is_ready:
+            self._write_of_stream(entry, message)
+        else:
+            entry.early.append(message)
+
+    def _write_of_stream(self, entry: ConsumerEntry, message: Deliver) -> None:
+        out, frame_max = self.connection.out, self.connection.frame_max
+        encoder = entry.encoder
+        assert encoder is not None
+        size_bytes = 0
+        for sequence, octets in zip(message.sequences, message.records, strict=True):
+            self._tag += 1
+            record = Record(octets)
+            header = header_with_long(record, OFFSET, sequence - 1)
+            encoder.append_changed(out, self._tag, record, header, frame_max)
+            size_bytes += len(octets)
+            self._unacked[self._tag] = Unacked(message.uid, sequence, message.consumer)
+        self._counters.delivered += len(message.sequences)
+        self.connection.written(message, len(message.sequences), size_bytes)
 
     def deliver_replies(self, message: Replies) -> None:
         """Write replies, unless their consumer is cancelled meanwhile."""
@@ -363,7 +410,10 @@ class Channel:
         entry.is_ready = True
         early, entry.early = entry.early, []
         for message in early:
-            self.deliver(message)
+            if entry.consumer.stream is not None:
+                self._write_of_stream(entry, message)
+            else:
+                self.deliver(message)
         if self._is_paused:
             self._tell_queue(entry.uid, Adjust(entry.consumer, paused=True))
 
@@ -375,6 +425,11 @@ class Channel:
         for uid, sequences in to_settle.items():
             self._counters.settled += len(sequences)
             self._tell_queue(uid, Settle(sequences))
+        if self._read:
+            read, self._read = self._read, {}
+            for consumer, (uid, sequences) in read.items():
+                self._counters.settled += len(sequences)
+                self._tell_queue(uid, Credit(consumer, sequences))
         if self._leaving:
             self._detach_leaving()
         if self._is_paused and (not self._limit or self._unsettled_count() < self._limit):
@@ -384,18 +439,41 @@ class Channel:
         """Take what the client says of deliveries, or keep it until the commit."""
         transaction = self.transaction
         if transaction is None:
-            self._bring_to(end, self._unacked.take(tag, multiple=multiple))
+            taken = self._unacked.take(tag, multiple=multiple)
+            self._check_end(end, taken)
+            self._bring_to(end, taken)
             return
         tags = [tag]
         if multiple:
             tags = list(takewhile(lambda one: not tag or one <= tag, self._unacked))
         taken = self._unacked.take(tag, multiple=multiple)
+        self._check_end(end, taken)
         transaction.settlements.append(Settlement(end, dict(zip(tags, taken, strict=True))))
+
+    def _check_end(self, end: End, taken: Iterable[Unacked]) -> None:
+        """Refuse what streams do not do: they take nothing back, and bury nothing.
+
+        Raises:
+            AmqpError: 540.
+        """
+        if end != "ack":
+            self._refuse_streams("basic.nack and basic.reject", taken)
+
+    def _refuse_streams(self, what: str, taken: Iterable[Unacked]) -> None:
+        for unacked in taken:
+            if unacked.consumer.stream is not None:
+                queue = self.connection.services.catalog.model.queue_by_uid(unacked.uid)
+                if queue is not None:
+                    raise not_supported(what, queue)
 
     def _bring_to(self, end: End, taken: Iterable[Unacked]) -> None:
         if end == "ack":
             for unacked in taken:
-                self._to_settle.setdefault(unacked.uid, []).append(unacked.sequence)
+                if unacked.consumer.stream is None:
+                    self._to_settle.setdefault(unacked.uid, []).append(unacked.sequence)
+                else:
+                    known = self._read.setdefault(unacked.consumer, (unacked.uid, []))
+                    known[1].append(unacked.sequence)
             return
         by_consumer: dict[LocalConsumer, tuple[int, list[int]]] = {}
         for unacked in taken:
@@ -493,7 +571,8 @@ class Channel:
             self._limit = method.prefetch_count
             self._is_paused = False
             for entry in self.consumers.values():
-                entry.consumer.prefetch = self.prefetch_of(entry.own_prefetch)
+                if entry.consumer.stream is None:
+                    entry.consumer.prefetch = self.prefetch_of(entry.own_prefetch)
             self._adjust_consumers()
         else:
             self.prefetch = method.prefetch_count
@@ -521,7 +600,7 @@ class Channel:
 
     def _adjust_consumers(self) -> None:
         for entry in self.consumers.values():
-            if not entry.consumer.no_ack:
+            if not entry.consumer.no_ack and entry.consumer.stream is None:
                 self._tell_queue(entry.uid, Adjust(entry.consumer, paused=self._is_paused))
 
     def _tell_queue(self, uid: int, message: ToQueue) -> None:

@@ -14,9 +14,9 @@ from leveret.amqp.properties import (
     flags,
     with_reply_to,
 )
-from leveret.broker.arguments import wire_type
 from leveret.broker.queues.message_life import has_life
 from leveret.broker.replies import REPLY_QUEUE
+from leveret.broker.wire_types import wire_type
 
 if TYPE_CHECKING:
     from leveret.broker.replies import ReplyConsumer

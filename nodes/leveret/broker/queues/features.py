@@ -6,13 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from leveret.broker.policies.merging import NOTHING, effective_number, effective_text
+from leveret.broker.spans import span_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .incoming import Limit
+    from .state import QueueState
 
 Overflow = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What a stream keeps; None: no limit."""
+
+    max_age_ms: int | None = None
+    max_bytes: int | None = None
+    """Of the messages as they are stored, with their properties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,8 @@ class QueueFeatures:
     counts_returns: bool = False
     """Deliveries tell how often the message came back."""
     delivery_limit: int | None = None
+    stream: Retention | None = None
+    """It is a stream, which has no other feature."""
 
     @property
     def looks_into_messages(self) -> bool:
@@ -43,6 +56,13 @@ class QueueFeatures:
             or self.max_priority
             or self.max_length_bytes is not None
             or self.publish_limit
+        )
+
+    @property
+    def ends_alone(self) -> bool:
+        """Whether something may end by the time though nobody has to do with the queue."""
+        return self.expires_ms is not None or (
+            self.stream is not None and self.stream.max_age_ms is not None
         )
 
     @property
@@ -85,6 +105,15 @@ def features_of(
     def text(key: str) -> str | None:
         return effective_text(arguments, definition, key)
 
+    if arguments.get("x-queue-type") == "stream":
+        return QueueFeatures(
+            vhost=vhost,
+            name=name,
+            stream=Retention(
+                max_age_ms=span_ms(text("x-max-age") or ""),
+                max_bytes=number("x-max-length-bytes"),
+            ),
+        )
     limit = number("x-delivery-limit")
     return QueueFeatures(
         vhost=vhost,
@@ -104,9 +133,13 @@ def features_of(
     )
 
 
-def is_too_full(features: QueueFeatures, messages: int, body_bytes: int) -> bool:
-    """Say whether a queue with so many messages may have to drop the oldest."""
+def is_too_full(features: QueueFeatures, state: QueueState) -> bool:
+    """Say whether a queue may have to drop its oldest messages."""
+    if features.stream is not None:
+        bytes_max = features.stream.max_bytes
+        return bytes_max is not None and state.size_bytes > bytes_max
+    count_max, bytes_max = features.max_length, features.max_length_bytes
     return features.drops_head and (
-        (features.max_length is not None and messages > features.max_length)
-        or (features.max_length_bytes is not None and body_bytes > features.max_length_bytes)
+        (count_max is not None and state.live > count_max)
+        or (bytes_max is not None and state.body_bytes > bytes_max)
     )

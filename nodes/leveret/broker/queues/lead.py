@@ -20,6 +20,7 @@ from leveret.broker.messages import Wake, tell
 from . import machine
 from .dead_letters import DeadLetter
 from .dispatch import Consumer, ConsumerKey, Delivery, Dispatcher
+from .outlet import Outlet, read_records
 from .ranges import to_ranges
 from .state import QueueState
 
@@ -31,11 +32,9 @@ if TYPE_CHECKING:
 
     from .dead_letters import Reason
     from .features import QueueFeatures
+    from .outlet import Answer, HandOn, Parcel
     from .seams import Alarm, QueueContext, QueueLog
     from .state import Location
-
-DISPATCH_BYTES_MAX: Final = 1 << 20
-"""Bodies in one message to another node."""
 
 UNDER_WAY_MAX: Final = 1_000
 """Dead letters that are under way at a time: a million that expire together must not all be in
@@ -58,23 +57,19 @@ class Lead:
         log: QueueLog,
         context: QueueContext,
         ref: Ref[QueueMessage],
-        hand_on: Callable[
-            [int, int, Sequence[int], Sequence[bool], Sequence[bytes | memoryview]], None
-        ],
-        answer: Callable[[int, str, Sequence[object]], None],
+        hand_on: HandOn,
+        answer: Answer,
     ) -> None:
         """Lead queue `uid`, by what its log has now.
 
-        ref: the queue's actor. hand_on: gives deliveries to a consumer of this node.
-        answer: takes the answer to a request of this node.
+        ref: the queue's actor.
         """
         self.uid = uid
         self._features = features
         self._log = log
         self._context = context
         self._ref = ref
-        self._hand_on = hand_on
-        self._answer = answer
+        self._outlet = Outlet(uid, context=context, hand_on=hand_on, answer=answer)
         self._reign = log.reign
         state = log.state(uid)
         self._state_known = state is not None
@@ -108,6 +103,11 @@ class Lead:
     def is_current(self) -> bool:
         """Whether the log still says what it said when this lead was taken."""
         return self._reign == self._log.reign
+
+    @property
+    def unacked(self) -> int:
+        """Messages that consumers hold."""
+        return self.dispatcher.unacked
 
     def applied(self, effects: Iterable[machine.Effect]) -> None:
         """Follow what the log applied."""
@@ -298,7 +298,7 @@ class Lead:
         for consumer, deliveries in self.dispatcher.dispatch():
             if consumer.no_ack:
                 dropped += [delivery.sequence for delivery in deliveries]
-            self._deliver(consumer, deliveries)
+            self._outlet.deliver(consumer, deliveries, partial(self._parcel, consumer))
         if dropped:
             self._log.submit(
                 machine.settle(self.uid, to_ranges(dropped)), _nothing, is_urgent=False
@@ -311,23 +311,7 @@ class Lead:
             self._marking = True
             self._log.submit(machine.mark(self.uid, self.dispatcher.next_mark()), _nothing)
 
-    def _deliver(self, consumer: Consumer, deliveries: list[Delivery]) -> None:
-        node, number = consumer.key
-        if node == self._context.node:
-            self._hand_on(number, consumer.attachment, *self._parcel(consumer, deliveries))
-            return
-        start, size = 0, 0
-        for position, delivery in enumerate(deliveries, 1):
-            size += delivery.location.size
-            if size >= DISPATCH_BYTES_MAX or position == len(deliveries):
-                parcel = self._parcel(consumer, deliveries[start:position])
-                body = ("deliver", number, consumer.attachment, *parcel)
-                self._context.send(node, self.uid, body)
-                start, size = position, 0
-
-    def _parcel(
-        self, consumer: Consumer, deliveries: Sequence[Delivery]
-    ) -> tuple[list[int], list[bool], list[bytes | memoryview]]:
+    def _parcel(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> Parcel:
         """Return the numbers of deliveries, their flags, and the messages as the client sees them.
 
         What these are larger than stored counts as unwritten, too.
@@ -343,13 +327,7 @@ class Lead:
         )
 
     def _records(self, deliveries: Sequence[Delivery]) -> list[bytes | memoryview]:
-        records: list[bytes | memoryview] = []
-        last, entry = -1, memoryview(b"")
-        for delivery in deliveries:
-            index, offset, size = delivery.location
-            if index != last:
-                last, entry = index, self._log.read(index)
-            records.append(entry[offset : offset + size])
+        records = read_records(self._log, deliveries)
         if self._features.counts_returns:
             for at, delivery in enumerate(deliveries):
                 count = self._state.returns.get(delivery.sequence, 0)
@@ -397,7 +375,9 @@ class Lead:
                 if consumer is not None:
                     self.dispatcher.stop(consumer)
                 # A client that cancelled the last consumer must not find the queue any more.
-                self._delete_if_unused(was_active, lambda _: self._reply(node, request, "ok"))
+                self._delete_if_unused(
+                    was_active, lambda _: self._outlet.reply(node, request, "ok")
+                )
             case ("attach", int(request), int(number), bool(turns), *spec):
                 self._used_ms = self.dispatcher.now_ms = self._context.now_ms()
                 self._attach((node, number), request, spec, takes_turns=turns)
@@ -412,7 +392,7 @@ class Lead:
             case ("count", int(request)):
                 self._freshen()
                 lead = self.dispatcher
-                self._reply(node, request, "count", lead.ready, lead.unacked, lead.active)
+                self._outlet.reply(node, request, "count", lead.ready, lead.unacked, lead.active)
             case ("purge", int(request)):
                 self._freshen()
                 self._purge(node, request)
@@ -442,7 +422,7 @@ class Lead:
             self.dispatcher.remove(known)
         refuses_exclusive = self.dispatcher.active or self._features.single_active
         if takes_turns and (self.dispatcher.has_exclusive() or (exclusive and refuses_exclusive)):
-            self._reply(key[0], request, "exclusive")
+            self._outlet.reply(key[0], request, "exclusive")
             return
         consumer = Consumer(
             key,
@@ -457,9 +437,9 @@ class Lead:
         if self.dispatcher.ready and self.dispatcher.wants_mark():
             # A client may expect what is there to follow consume-ok at once.
             self._move_mark()
-            self._after_mark.append(lambda: self._reply(key[0], request, "ok"))
+            self._after_mark.append(lambda: self._outlet.reply(key[0], request, "ok"))
         else:
-            self._reply(key[0], request, "ok")
+            self._outlet.reply(key[0], request, "ok")
 
     def _get(self, key: ConsumerKey, request: int, *, no_ack: bool) -> None:
         holder = self.dispatcher.consumers.get(key)
@@ -480,7 +460,7 @@ class Lead:
                     machine.settle(self.uid, [(delivery.sequence, delivery.sequence)]), _nothing
                 )
             (record,) = self._records((delivery,))
-            self._reply(
+            self._outlet.reply(
                 key[0],
                 request,
                 "got",
@@ -493,24 +473,18 @@ class Lead:
             self._move_mark()
             self._after_mark.append(lambda: self._take(holder, request))
         else:
-            self._reply(key[0], request, "empty")
+            self._outlet.reply(key[0], request, "empty")
 
     def _purge(self, node: int, request: int) -> None:
         ranges = self.dispatcher.ready_ranges()
         count = sum(high - low + 1 for low, high in ranges)
         if count == 0:
-            self._reply(node, request, "purged", 0)
+            self._outlet.reply(node, request, "purged", 0)
             return
         self._log.submit(
             machine.settle(self.uid, ranges),
-            lambda _: self._reply(node, request, "purged", count),
+            lambda _: self._outlet.reply(node, request, "purged", count),
         )
-
-    def _reply(self, node: int, request: int, kind: str, *values: object) -> None:
-        if node == self._context.node:
-            self._answer(request, kind, values)
-        else:
-            self._context.send(node, self.uid, ("reply", request, kind, *values))
 
     def _remove(self, consumer: Consumer | None) -> None:
         if consumer is not None:

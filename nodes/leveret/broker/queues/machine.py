@@ -25,6 +25,8 @@ publishers, origins, lives, limit)``  own: `lives` by name, see `message_life`; 
                                       what its successor is to finish, None: as the last hold says
 ``(LET_GO, uid, hold)``               that is done
 ``(CANCEL, uid, hold, [first, …])``   end these messages, if the hold is still in force
+``(ENQUEUE_STREAM, uid, sizes,        as ENQUEUE_NUMBERED, and the queue keeps when they came: it
+publishers, origins)``                is a stream
 ====================================  =====================================================
 
 What a leader must do about it comes out as effects, collected until `take_effects`.
@@ -39,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
+from .arrivals import Arrivals
 from .incoming import Incoming, Limit, Origin
 from .message_life import Lives
 from .state import Intent, QueueState, Range
@@ -46,9 +49,9 @@ from .state import Intent, QueueState, Range
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-VERSION: Final = 4
-"""Of a snapshot; older ones differ in what they leave out: 3 knew no pauses and holds, 2 no lives,
-1 no publishers."""
+VERSION: Final = 5
+"""Of a snapshot; older ones differ in what they leave out: 4 knew no streams, 3 no pauses and
+holds, 2 no lives, 1 no publishers."""
 
 ENQUEUE: Final = 1
 SETTLE: Final = 2
@@ -62,6 +65,7 @@ PAUSE: Final = 9
 HOLD: Final = 10
 LET_GO: Final = 11
 CANCEL: Final = 12
+ENQUEUE_STREAM: Final = 13
 
 OK: Final = "ok"
 GONE: Final = "gone"
@@ -141,6 +145,12 @@ def enqueue_numbered(uid: int, records: Sequence[bytes], origins: Iterable[Origi
     origins: whose numbers the records have, in their order; nobody's are all appended.
     """
     head = msgpack.packb((ENQUEUE_NUMBERED, uid, _packed_sizes(records), *_packed_origins(origins)))
+    return b"".join((_LENGTH.pack(len(head)), head, *records))
+
+
+def enqueue_stream(uid: int, records: Sequence[bytes], origins: Iterable[Origin]) -> bytes:
+    """Return the command that appends those of `records` to stream `uid` that it has not yet."""
+    head = msgpack.packb((ENQUEUE_STREAM, uid, _packed_sizes(records), *_packed_origins(origins)))
     return b"".join((_LENGTH.pack(len(head)), head, *records))
 
 
@@ -263,7 +273,7 @@ class ShardMachine:
             first = self._queue(uid).append(index, offset + 4 + length, sizes)
             self._effects.append(Enqueued(uid, first, len(sizes)))
             return OK
-        if operation in {ENQUEUE_NUMBERED, ENQUEUE_LIVES}:
+        if operation in {ENQUEUE_NUMBERED, ENQUEUE_LIVES, ENQUEUE_STREAM}:
             if uid in self.dropped:
                 return GONE
             sizes, publishers, flat = _unpacked_sizes(head[2]), head[3], head[4]
@@ -287,6 +297,11 @@ class ShardMachine:
                     incoming.append(numbered, origins)
             else:
                 incoming.append(numbered, origins)
+            if operation == ENQUEUE_STREAM:
+                if numbered.arrivals is None:
+                    numbered.arrivals = Arrivals()
+                if numbered.next > first:
+                    numbered.arrivals.note(first, stamp_ms)
             if numbered.next > first:
                 self._effects.append(Enqueued(uid, first, numbered.next - first))
             return OK if taken == len(sizes) else full(taken)
@@ -385,8 +400,10 @@ class ShardMachine:
         """Return the whole state; equal states give equal bytes."""
         queues = self.queues.values()
         version = 1
-        if any(queue.has_actions for queue in queues):
+        if any(queue.arrivals is not None for queue in queues):
             version = VERSION
+        elif any(queue.has_actions for queue in queues):
+            version = 4
         elif any(queue.has_traits or queue.returns or queue.spared for queue in queues):
             version = 3
         elif any(queue.publishers is not None for queue in queues):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .lead import Lead
+    from .stream_lead import StreamLead
 
 CANCEL_MAX: Final = 10_000
 """Messages that one action cancels."""
@@ -37,6 +38,13 @@ class Pause(LeadAction[bool]):
 
     def carry_out(self, lead: Lead) -> None:
         """Answer when the log has it."""
+        self._pause(lead)
+
+    def carry_out_on_stream(self, lead: StreamLead) -> None:
+        """As `carry_out`."""
+        self._pause(lead)
+
+    def _pause(self, lead: Lead | StreamLead) -> None:
         if lead.state.is_paused == self._is_paused:
             self.reply(False)
             return

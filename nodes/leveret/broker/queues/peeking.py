@@ -8,8 +8,11 @@ from leveret.amqp.delivery import Record
 from leveret.broker.messages import LeadAction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .dispatch import ConsumerKey
     from .lead import Lead
+    from .stream_lead import StreamLead
 
 Place = Literal["ready", "unacknowledged", "delayed", "leaving"]
 """leaving: its end, its dead letter or its return is on the way through the log."""
@@ -66,10 +69,23 @@ class Peek(LeadAction["list[Peeked]"]):
                 (self._offset + at, sequence)
                 for at, (sequence, _) in zip(range(self._count), live, strict=False)
             ]
+        self._answer(self._look(lead, position, sequence) for position, sequence in chosen)
+
+    def carry_out_on_stream(self, lead: StreamLead) -> None:
+        """Answer at once; nothing of a stream is delayed, or in anybody's hands."""
+        if self._only_delayed:
+            self.reply([])
+            return
+        live = lead.state.live_from(lead.state.nth_live(self._offset))
+        self._answer(
+            self._described(self._offset + at, sequence, "ready", Record(lead.record(location)))
+            for at, (sequence, location) in zip(range(self._count), live, strict=False)
+        )
+
+    def _answer(self, looks: Iterable[Peeked | None]) -> None:
         seen: list[Peeked] = []
         size = 0
-        for position, sequence in chosen:
-            peeked = self._look(lead, position, sequence)
+        for peeked in looks:
             if peeked is None:
                 continue
             size += len(peeked.header) + len(peeked.body)
@@ -91,17 +107,26 @@ class Peek(LeadAction["list[Peeked]"]):
             place = "delayed"
         elif dispatcher.is_ready(sequence):
             place = "ready"
-        record = Record(lead.record(location))
-        return Peeked(
-            position=position,
-            sequence=sequence,
-            place=place,
+        return self._described(position, sequence, place, Record(lead.record(location)))._replace(
             redelivered=dispatcher.is_redelivered(sequence),
             returns=state.returns.get(sequence, 0),
             due_ms=state.trait("due", sequence) if place == "delayed" else 0,
             expires_ms=state.trait("deadline", sequence),
             holder=None if holder is None else holder.key,
             held_since_ms=0 if holder is None else holder.held[sequence],
+        )
+
+    def _described(self, position: int, sequence: int, place: Place, record: Record) -> Peeked:
+        return Peeked(
+            position=position,
+            sequence=sequence,
+            place=place,
+            redelivered=False,
+            returns=0,
+            due_ms=0,
+            expires_ms=0,
+            holder=None,
+            held_since_ms=0,
             route=record.route,
             header=record.header,
             body_size=record.body_size,

@@ -25,6 +25,7 @@ from leveret.broker.messages import (
     Cancel,
     ConsumerCancelled,
     Count,
+    Credit,
     Deleted,
     Deliver,
     Detach,
@@ -60,6 +61,7 @@ from .lead import Lead, bury_refused
 from .message_life import read_lives
 from .ranges import to_ranges
 from .seams import UNREACHABLE
+from .stream_lead import StreamLead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +103,7 @@ class QueueActor(Actor[QueueMessage]):
         self._asked: dict[int, int] = {}
         """Those among them that somebody waits for and that are about a consumer, by consumer.
         A channel asks one thing at a time, so there is one."""
-        self._lead: Lead | None = None
+        self._lead: Lead | StreamLead | None = None
         self._early: list[tuple[int, Sequence[object]]] = []
         """What was asked of this leader before it was ready."""
         self._is_replacing = False
@@ -129,6 +131,8 @@ class QueueActor(Actor[QueueMessage]):
                 self._desk.settling += message.sequences
                 # The log will say so too, but later than a detach of the consumer may come.
                 self._to_leader("release", message.sequences)
+            case Credit():
+                self._to_leader("credit", message.consumer.number, list(message.sequences))
             case Reject():
                 self._reject(message)
             case Applied():
@@ -188,14 +192,14 @@ class QueueActor(Actor[QueueMessage]):
         lead = self._leading()
         if lead is not None:
             lead.flush()
-        self._desk.unacked = 0 if lead is None else lead.dispatcher.unacked
+        self._desk.unacked = 0 if lead is None else lead.unacked
 
     def _buried(self, letter: DeadLetter) -> None:
         if letter.sequence is None:
             return
         if not letter.refused:
             self._desk.settling.append(letter.sequence)
-        if self._lead is not None:
+        if isinstance(self._lead, Lead):
             self._lead.buried(letter)
 
     def _reject(self, message: Reject) -> None:
@@ -224,12 +228,15 @@ class QueueActor(Actor[QueueMessage]):
     def _submit_runs(self, runs: list[PublishRun]) -> None:
         records: list[bytes] = []
         is_numbered = False
+        is_stream = self._features.stream is not None
         has_lives = self._features.looks_into_messages
         for run in runs:
             records += run.records
             is_numbered = is_numbered or run.numbering is not None
             has_lives = has_lives or run.has_lives
-        if has_lives:
+        if is_stream:
+            command = machine.enqueue_stream(self.uid, records, origins_of(runs))
+        elif has_lives:
             command = machine.enqueue_lives(
                 self.uid,
                 records,
@@ -274,7 +281,7 @@ class QueueActor(Actor[QueueMessage]):
         if isinstance(request, Attach) and request.again:
             asked = self._pending.pop(self._asked.get(number, 0), None)
             if isinstance(asked, Attach):
-                asked.held = request.held
+                asked.goes_on_as(request)
                 request, asked = asked, None
             self._send_request(request)
             if asked is not None:  # behind it, under a new number: an old answer is void
@@ -293,6 +300,17 @@ class QueueActor(Actor[QueueMessage]):
                 self._asked[consumer.number] = number
             self._consumers[consumer.number] = consumer
         match request:
+            case Attach() if request.consumer.stream is not None:
+                consumer = request.consumer
+                self._to_leader(
+                    "follow",
+                    number,
+                    consumer.number,
+                    consumer.takes_turns,
+                    consumer.prefetch,
+                    request.start,
+                    tuple(request.held),
+                )
             case Attach():
                 consumer = request.consumer
                 self._to_leader(
@@ -379,6 +397,11 @@ class QueueActor(Actor[QueueMessage]):
         match request, kind, values:
             case ((Attach() | Cancel()), "ok", _):
                 request.reply(None)
+            case Attach(), "following", (int(position),):
+                stream = request.consumer.stream
+                assert stream is not None
+                stream.began(position)
+                request.reply(None)
             case Attach(), "exclusive", _:
                 self._forget(request.consumer.number)
                 request.fail(ExclusiveUse())
@@ -455,7 +478,7 @@ class QueueActor(Actor[QueueMessage]):
 
     # The lead
 
-    def _leading(self) -> Lead | None:
+    def _leading(self) -> Lead | StreamLead | None:
         """Return the lead if this node has it, by the log's latest word.
 
         The state may be ahead of the mailbox: with a mark that was applied under the next leader,
@@ -476,18 +499,31 @@ class QueueActor(Actor[QueueMessage]):
             if state is not None and state.hold:
                 self._replace_hold()
                 return
-            self._lead = Lead(
+            self._lead = self._new_lead()
+            early, self._early = self._early, []
+            for node, body in early:
+                self._serve(node, body)
+
+    def _new_lead(self) -> Lead | StreamLead:
+        if self._features.stream is not None:
+            return StreamLead(
                 self.uid,
-                self._features,
+                self._features.stream,
                 log=self._log,
                 context=self._context,
                 ref=self.ref,
                 hand_on=self._hand_on,
                 answer=self._answered,
             )
-            early, self._early = self._early, []
-            for node, body in early:
-                self._serve(node, body)
+        return Lead(
+            self.uid,
+            self._features,
+            log=self._log,
+            context=self._context,
+            ref=self.ref,
+            hand_on=self._hand_on,
+            answer=self._answered,
+        )
 
     def _replace_hold(self) -> None:
         """End what an earlier leader, or instance, was doing for an operator; then take the lead.
@@ -517,6 +553,8 @@ class QueueActor(Actor[QueueMessage]):
             action.fail(QueueGone())
         elif lead is None:
             action.fail(NotLeading())
+        elif isinstance(lead, StreamLead):
+            action.carry_out_on_stream(lead)
         else:
             action.carry_out(lead)
 

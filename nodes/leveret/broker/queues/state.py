@@ -16,6 +16,7 @@ from bisect import bisect_right
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
+from .arrivals import Arrivals
 from .publishers import Publishers
 
 CHUNK_MESSAGES: Final = 1024
@@ -31,6 +32,8 @@ body: bytes of its body, where the queue's are limited.
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from .arrivals import ArrivalsWire
 
     ChunkWire = (
         tuple[int, bytes, bytes, bytes, bytes | None]
@@ -129,6 +132,7 @@ class QueueState:
     __slots__ = (
         "_chunks",
         "_firsts",
+        "arrivals",
         "body_bytes",
         "hold",
         "holds",
@@ -178,6 +182,8 @@ class QueueState:
         """How many there were."""
         self.intent: Intent | None = None
         """What is to be done with messages under the hold, should its leader be no more."""
+        self.arrivals: Arrivals | None = None
+        """When the messages came, of a stream."""
         self._chunks: list[Chunk] = []
         self._firsts: list[int] = []
 
@@ -259,12 +265,37 @@ class QueueState:
             for low, high in killed:
                 for sequence in self.returns.keys() & range(low, high + 1):
                     del self.returns[sequence]
+        if self.arrivals is not None and killed:
+            self.arrivals.forget_before(self.first)
         return killed
 
     @property
     def has_actions(self) -> bool:
         """Whether an operator did something with this queue that is remembered."""
         return self.is_paused or self.holds > 0
+
+    @property
+    def first(self) -> int:
+        """The first live message; if there is none, the one to come."""
+        if not self._chunks:
+            return self.next
+        chunk = self._chunks[0]
+        return chunk.first + (0 if chunk.dead is None else chunk.dead.find(0))
+
+    def first_of_last_entry(self) -> int:
+        """Return the first live message that came with the last one; without any, the next."""
+        first = self.next
+        entry: int | None = None
+        for chunk in reversed(self._chunks):
+            for at in reversed(range(len(chunk))):
+                if chunk.dead is not None and chunk.dead[at]:
+                    continue
+                if entry is None:
+                    entry = chunk.entries[at]
+                elif chunk.entries[at] != entry:
+                    return first
+                first = chunk.first + at
+        return first
 
     @property
     def has_traits(self) -> bool:
@@ -298,7 +329,8 @@ class QueueState:
         The queue must not change while the iterator is in use.
         """
         position = max(bisect_right(self._firsts, sequence) - 1, 0)
-        for chunk in self._chunks[position:]:
+        for place in range(position, len(self._chunks)):  # a slice would copy ten thousands
+            chunk = self._chunks[place]
             start = max(sequence - chunk.first, 0)
             for at in range(start, len(chunk)):
                 if chunk.dead is None or not chunk.dead[at]:
@@ -362,10 +394,13 @@ class QueueState:
             [_chunk_to_wire(chunk) for chunk in self._chunks],
         ]
         more: list[object] = []
-        if self.returns or self.spared or self.has_actions:
+        has_actions = self.has_actions or self.arrivals is not None
+        if self.returns or self.spared or has_actions:
             more = [sorted(self.returns.items()), self.spared, self.spared_bytes]
-        if self.has_actions:
+        if has_actions:
             more += [self.is_paused, self.hold, self.holds, self.intent]
+        if self.arrivals is not None:
+            more.append(self.arrivals.to_wire())
         if self.publishers is not None or more:
             wire.append(None if self.publishers is None else self.publishers.to_wire())
         if more:
@@ -391,12 +426,14 @@ class QueueState:
                 state.body_bytes += _sum_live(chunk, chunk.traits["body"])
             state.traits |= chunk.traits.keys()
         if more is not None:
-            returns, state.spared, state.spared_bytes, *actions = cast("MoreWire", more)
+            returns, state.spared, state.spared_bytes, *further = cast("MoreWire", more)
             state.returns = dict(returns)
-            if actions:
+            if further:
                 state.is_paused, state.hold, state.holds, state.intent = cast(
-                    "ActionsWire", actions
+                    "ActionsWire", further[:4]
                 )
+            if len(further) > 4:
+                state.arrivals = Arrivals.from_wire(cast("ArrivalsWire", further[4]))
         return state
 
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import ClassVar, NamedTuple
 
-from leveret.broker.arguments import wire_type
 from leveret.broker.routing.matcher import Reads
+from leveret.broker.wire_types import wire_type
 from leveret.catalog.model import Binding
 
 _KINDS = ("all", "any", "all-with-x", "any-with-x")

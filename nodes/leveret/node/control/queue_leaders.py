@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import trio
 
 from leveret.actors import ActorStopped
-from leveret.broker.messages import LeadAction, NotLeading, QueueGone, QueueRequest
+from leveret.broker.messages import (
+    LeadAction,
+    NotForStreams,
+    NotLeading,
+    QueueGone,
+    QueueRequest,
+)
 from leveret.transport import NodeId
 
 from .changes import fresh, no_vhost
@@ -62,6 +68,8 @@ async def act_here(parts: NodeParts, uid: int, action: LeadAction[R]) -> R:
         return await _ask(parts, queue, action)
     except NotLeading:
         raise _NOT_LEADING from None
+    except NotForStreams:
+        raise ControlError("refused", f'queue "{queue.name}" is a stream') from None
     except trio.TooSlowError:
         raise _no_leader(queue) from None
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from leveret.amqp import errors, spec
 from leveret.amqp.delivery import DeliverEncoder
-from leveret.broker import arguments
 from leveret.broker.channels.entries import ConsumerEntry
 from leveret.broker.messages import (
     Attach,
@@ -15,7 +14,16 @@ from leveret.broker.messages import (
     Get,
     LocalConsumer,
     QueueGone,
+    StreamPosition,
 )
+from leveret.broker.stream_arguments import (
+    OFFSET,
+    is_stream,
+    not_supported,
+    start_of,
+    wrong_argument,
+)
+from leveret.broker.wire_types import wire_type
 
 from .asking import ask, ask_queue, find
 from .naming import (
@@ -30,6 +38,8 @@ from .naming import (
 if TYPE_CHECKING:
     from leveret.amqp.method import Method
     from leveret.broker.channels.channel import Channel
+    from leveret.broker.messages import Start
+    from leveret.catalog.model import Queue
 
 
 async def consume(channel: Channel, method: spec.BasicConsume) -> Method | None:
@@ -44,12 +54,19 @@ async def consume(channel: Channel, method: spec.BasicConsume) -> Method | None:
     check_owner(channel, queue)
     if not tag:
         tag = make_consumer_tag(channel)
+    where = f"for queue '{name}' in vhost '{connection.vhost}'"
     priority = method.arguments.get("x-priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise errors.precondition_failed(
-            f"invalid arg 'x-priority' for queue '{name}' in vhost '{connection.vhost}': "
-            f'"expected integer, got {arguments.wire_type(priority)}"'
+            f"invalid arg 'x-priority' {where}: \"expected integer, got {wire_type(priority)}\""
         )
+    stream = None
+    prefetch = channel.prefetch_of(channel.prefetch)
+    if is_stream(queue):
+        stream = StreamPosition(_start_on_stream(channel, queue, method, where=where))
+        prefetch = channel.prefetch
+    elif OFFSET in method.arguments:
+        raise wrong_argument(OFFSET, queue, where=where)
     consumer = LocalConsumer(
         number=connection.services.directory.next_consumer_number(),
         connection=connection.ref,
@@ -57,8 +74,9 @@ async def consume(channel: Channel, method: spec.BasicConsume) -> Method | None:
         tag=tag,
         no_ack=method.no_ack,
         exclusive=method.exclusive,
-        prefetch=channel.prefetch_of(channel.prefetch),
+        prefetch=prefetch,
         priority=int(priority),
+        stream=stream,
     )
     entry = ConsumerEntry(
         queue.uid, consumer, DeliverEncoder(channel.number, tag), channel.prefetch
@@ -78,6 +96,26 @@ async def consume(channel: Channel, method: spec.BasicConsume) -> Method | None:
         channel.consumer_ready(tag)
         return None
     return spec.BasicConsumeOk(consumer_tag=tag)
+
+
+def _start_on_stream(
+    channel: Channel, queue: Queue, method: spec.BasicConsume, *, where: str
+) -> Start:
+    """Return where a consumer of a stream begins.
+
+    Raises:
+        AmqpError: 406 or 540, a stream is not consumed like that.
+    """
+    if "x-priority" in method.arguments:
+        raise wrong_argument("x-priority", queue, where=where)
+    if not channel.prefetch:
+        raise errors.precondition_failed(
+            "consumer prefetch count is not set for "
+            f"'queue '{queue.name}' in vhost '{queue.vhost}''"
+        )
+    if method.no_ack:
+        raise not_supported("automatic acknowledgement", queue)
+    return start_of(method.arguments, where=where)
 
 
 async def cancel(channel: Channel, method: spec.BasicCancel) -> Method | None:
@@ -101,6 +139,8 @@ async def get(channel: Channel, method: spec.BasicGet) -> Method | None:
     if queue is None:
         queue = await find(channel, lambda: queue_named(channel, name), no_queue(channel, name))
     check_owner(channel, queue)
+    if is_stream(queue):
+        raise not_supported("basic.get", queue)
     entry = channel.holder(queue.uid, no_ack=method.no_ack)
     got = await ask(channel, queue, Get(entry.consumer))
     if got is None:

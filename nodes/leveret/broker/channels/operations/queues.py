@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from leveret.amqp import errors, spec
 from leveret.amqp.fields import encode_table
-from leveret.broker import arguments
+from leveret.broker import arguments, stream_arguments
 from leveret.broker.messages import (
     Count,
     Purge,
@@ -83,6 +83,7 @@ async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
             vhost=vhost,
             durable=method.durable,
             exclusive=method.exclusive,
+            auto_delete=method.auto_delete,
         )
         if not name:
             name = f"amq.gen-{unique(connection.services.random_bytes(16))}"
@@ -161,6 +162,8 @@ async def purge_queue(channel: Channel, method: spec.QueuePurge) -> Method | Non
     check(channel, "queue", name, "read")
     queue = await find(channel, lambda: queue_named(channel, name), no_queue(channel, name))
     check_owner(channel, queue)
+    if stream_arguments.is_stream(queue):
+        raise stream_arguments.not_supported("queue.purge", queue)
     count = await ask(channel, queue, Purge())
     if count is None:
         raise no_queue(channel, name)
