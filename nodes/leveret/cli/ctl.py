@@ -8,6 +8,7 @@ import click
 
 from leveret.cli.ask import ask_once
 from leveret.cli.ctl_alarms import VERBS as ALARM_VERBS
+from leveret.cli.ctl_certificates import VERBS as CERTIFICATE_VERBS
 from leveret.cli.ctl_cluster import cluster
 from leveret.cli.ctl_definitions import VERBS as DEFINITION_VERBS
 from leveret.cli.ctl_limits import VERBS as LIMIT_VERBS
@@ -78,5 +79,6 @@ for verb in (
     *LIMIT_VERBS,
     *DEFINITION_VERBS,
     *ALARM_VERBS,
+    *CERTIFICATE_VERBS,
 ):
     ctl.add_command(verb)

@@ -72,7 +72,7 @@ from .outside import REAL
 from .roster import Desired, Roster
 from .space import give_space_back
 from .start import register, unless_stopped, until_voters
-from .tls import server_context
+from .tls import ClientCertificates
 from .version import version
 
 if TYPE_CHECKING:
@@ -348,7 +348,7 @@ async def _run(
                 for address in config.amqp.tls_listen
             ]
             config = _with_ports(config, plain, secured)
-            context = server_context(config.amqp) if secured else None
+            certificates = ClientCertificates(config.amqp) if secured else None
             alarms = Alarms(
                 disk,
                 journal,
@@ -381,6 +381,7 @@ async def _run(
                 in_thread=outside.in_thread,
                 directory=directory,
                 listener=listener,
+                certificates=certificates,
                 rates=RateMeter(services.counters),
                 endpoints=Endpoints(
                     amqp=tuple(_address(bound) for bound in plain),
@@ -393,6 +394,8 @@ async def _run(
             add_verbs(controls, parts, admin)
             ground.start_soon(timers.run)
             ground.start_soon(alarms.run)
+            if certificates is not None:
+                ground.start_soon(certificates.follow)
             ground.start_soon(parts.rates.run)
             ground.start_soon(admin.run)
             await ground.start(replicas.run)
@@ -434,7 +437,8 @@ async def _run(
                 for bound in plain:
                     await ground.start(listener.serve, bound)
                 for bound in secured:
-                    await ground.start(partial(listener.serve, bound, tls=context))
+                    assert certificates is not None, "made where it listens with TLS"
+                    await ground.start(partial(listener.serve, bound, tls=certificates.context))
                 parts.phase = "serving"
                 on_ready(parts.endpoints)
                 log.info("ready", extra={"node": node, "boot": boot})

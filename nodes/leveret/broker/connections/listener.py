@@ -143,10 +143,13 @@ class Listener:
         self,
         listening: trio.socket.SocketType,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen on a bound socket and serve clients, until it is closed and they are gone."""
+        """Listen on a bound socket and serve clients, until it is closed and they are gone.
+
+        tls: gives what the next client is shown and asked for; None: without TLS.
+        """
         listening.listen(self._config.backlog)
         task_status.started()
         async with trio.open_nursery() as nursery:
@@ -172,7 +175,9 @@ class Listener:
                     log.warning("too many connections", extra={"client": address[0]})
                     client.close()
                     continue
-                nursery.start_soon(self._serve_client, client, address, tls)
+                nursery.start_soon(
+                    self._serve_client, client, address, None if tls is None else tls()
+                )
 
     def block(self, reason: str | None) -> None:
         """Tell all connections that alarms began (why) or ended (None)."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from leveret.node.alarms import Alarms
     from leveret.node.config import NodeConfig
     from leveret.node.endpoints import Endpoints
+    from leveret.node.tls import ClientCertificates
     from leveret.storage import Disk
     from leveret.transport import Identity, Peers
 
@@ -42,6 +43,8 @@ class NodeParts:
     in_thread: InThread
     directory: Directory
     listener: Listener
+    certificates: ClientCertificates | None
+    """Of the TLS listeners for clients, if there are any."""
     rates: RateMeter
     endpoints: Endpoints
     phase: Phase = "starting"

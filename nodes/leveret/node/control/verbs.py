@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .alarms import add_alarm_verbs
+from .certificates import add_certificate_verbs
 from .clients import add_client_verbs
 from .cluster_status import cluster_status
 from .controls import Controls, NoArguments
@@ -53,6 +54,7 @@ def add_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None:
     add_policy_verbs(controls, parts)
     add_limit_verbs(controls, parts)
     add_definition_verbs(controls, parts)
+    add_certificate_verbs(controls, parts)
     add_entity_verbs(controls, parts, admin)
     add_client_verbs(controls, parts, admin)
     add_alarm_verbs(controls, parts)
