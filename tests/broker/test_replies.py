@@ -387,8 +387,8 @@ async def test_a_reply_to_a_requester_elsewhere_is_confirmed_when_its_node_has_i
 
 async def test_a_requester_is_found_by_a_reply_from_elsewhere() -> None:
     async with lab() as node:
-        node.links.connect(2)
         requester, name = await requester_and_name(node)
+        node.links.connect(2)
         key = name.removeprefix(f"{REPLY_QUEUE}.")
 
         hears_of_node_2(node, "bring", 5, "/", key, (record(b"one"), record(b"two")))

@@ -245,6 +245,7 @@ class LocalConsumer:
     """A consumer on its channel's node; the channel owns it, the queue's actor refers to it."""
 
     __slots__ = (
+        "activated",
         "channel",
         "connection",
         "exclusive",
@@ -285,6 +286,8 @@ class LocalConsumer:
         self.priority = priority
         self.stream = stream
         """None: its queue is not a stream."""
+        self.activated = 0
+        """By which number it is the single active one of its queue; 0: it is not."""
         self.unreported: Written | None = None
         """What was written, and is not worth telling yet."""
 

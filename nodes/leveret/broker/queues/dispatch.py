@@ -19,6 +19,7 @@ from heapq import heappop, heappush, nsmallest
 from typing import TYPE_CHECKING, Final
 
 from .features import PLAIN
+from .single_active import SingleActive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,6 +62,7 @@ class Consumer:
     """A consumer as the leader sees it."""
 
     __slots__ = (
+        "activated",
         "attachment",
         "exclusive",
         "held",
@@ -83,6 +85,7 @@ class Consumer:
         exclusive: bool,
         priority: int = 0,
         attachment: int = 0,
+        activated: int = 0,
     ) -> None:
         self.key = key
         self.attachment = attachment
@@ -93,6 +96,8 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.priority = priority
+        self.activated = activated
+        """A number that grows with each choice of a single active consumer, if it was chosen."""
         self.held: dict[int, int] = {}
         """What it got and did not settle, and when it got that (ms)."""
         self.newest = 0
@@ -141,6 +146,7 @@ class Dispatcher:
         self._returning: dict[int, Consumer] = {}
         """Who gave a settling message back, and keeps its credit for it."""
         self._turns: deque[Consumer] = deque()
+        self.single = SingleActive()
         self.consumers: dict[ConsumerKey, Consumer] = {}
         self.now_ms = 0
         """The time of the leader's clock, for who asks since when a consumer holds a message."""
@@ -189,11 +195,13 @@ class Dispatcher:
         return any(consumer.exclusive for consumer in self._turns)
 
     def _served(self) -> Iterable[Consumer]:
-        """Return who may get messages: all, or the one that has been here longest."""
-        if not self._features.single_active or len(self._turns) < 2:
+        """Return who may get messages: all, or the single active one."""
+        if not self._features.single_active:
             return self._turns
         turns = set(self._turns)
-        return [next(consumer for consumer in self.consumers.values() if consumer in turns)]
+        waiting = (consumer for consumer in self.consumers.values() if consumer in turns)
+        active = self.single.choose(waiting, self.now_ms)
+        return () if active is None else (active,)
 
     # Messages with a life of their own
 

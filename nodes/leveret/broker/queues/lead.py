@@ -22,6 +22,7 @@ from .dead_letters import DeadLetter
 from .dispatch import Consumer, ConsumerKey, Delivery, Dispatcher
 from .outlet import Outlet, read_records
 from .ranges import to_ranges
+from .single_active import RECALL_MS
 from .state import QueueState
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Lead:
         """Dead letters that have not come home."""
         self._to_bury: list[tuple[int, int, Reason]] = []
         """Dead letters that were refused: when to try again (ms), which, and of what they died."""
+        if features.single_active and self._state.mark > 1:  # somebody may have been active
+            self.dispatcher.single.recall_until_ms = context.now_ms() + RECALL_MS
         self._used_ms = context.now_ms()
         """When somebody had to do with the queue last."""
         self._alarm: Alarm | None = None
@@ -145,7 +148,8 @@ class Lead:
             self._end(excess, "maxlen")
         if features.publish_limit is not None:
             self._spare()
-        if has_lives or features.expires_ms is not None or self._to_bury:
+        is_recalling = dispatcher.single.recall_until_ms > now_ms
+        if has_lives or features.expires_ms is not None or self._to_bury or is_recalling:
             self._look_at_the_clock()
 
     def note_lives(self) -> None:
@@ -279,6 +283,8 @@ class Lead:
                 self._context.delete_queue(self.uid, _nothing)
                 ends_ms = now_ms + BURY_AGAIN_MS
             times.append(ends_ms)
+        if self.dispatcher.single.recall_until_ms > now_ms:
+            times.append(self.dispatcher.single.recall_until_ms)
         next_ms = min((time for time in times if time is not None), default=None)
         if next_ms is None:
             return
@@ -303,6 +309,8 @@ class Lead:
             self._log.submit(
                 machine.settle(self.uid, to_ranges(dropped)), _nothing, is_urgent=False
             )
+        for consumer in self.dispatcher.single.news():
+            self._outlet.reply(consumer.key[0], consumer.attachment, "active", consumer.activated)
         if self.dispatcher.active and self.dispatcher.wants_mark():
             self._move_mark()
 
@@ -413,7 +421,7 @@ class Lead:
         takes_turns: bool,
     ) -> None:
         match spec:
-            case (int(prefetch), bool(no_ack), bool(exclusive), int(priority), held):
+            case (int(prefetch), bool(no_ack), bool(exclusive), int(priority), int(active), held):
                 pass
             case _:
                 return
@@ -431,6 +439,7 @@ class Lead:
             exclusive=exclusive,
             priority=priority,
             attachment=request,
+            activated=active,
         )
         self.dispatcher.add(consumer, takes_turns=takes_turns)
         self.dispatcher.claim(consumer, held)  # type: ignore[arg-type]

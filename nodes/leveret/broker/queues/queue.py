@@ -322,6 +322,7 @@ class QueueActor(Actor[QueueMessage]):
                     consumer.no_ack,
                     consumer.exclusive,
                     consumer.priority,
+                    consumer.activated,
                     tuple(request.held),
                 )
             case Cancel():
@@ -386,6 +387,9 @@ class QueueActor(Actor[QueueMessage]):
         self._attach_again()
 
     def _answered(self, number: int, kind: str, values: Sequence[object]) -> None:
+        if kind == "active":
+            self._activated(number, values)
+            return
         request = self._pending.pop(number, None)
         if request is None:
             return  # answered by an earlier leader already, or not wanted any more
@@ -421,6 +425,12 @@ class QueueActor(Actor[QueueMessage]):
                 request.reply(QueueCounts(ready, unacked, consumers))  # type: ignore[arg-type]
             case Purge(), "purged", (count,):
                 request.reply(count)  # type: ignore[arg-type]
+
+    def _activated(self, attachment: int, values: Sequence[object]) -> None:
+        """Note that a consumer became the single active one, or is not any more."""
+        for number, attached in self._attachments.items():
+            if attached == attachment and isinstance(values[0], int):
+                self._consumers[number].activated = values[0]
 
     def _hand_on(
         self,

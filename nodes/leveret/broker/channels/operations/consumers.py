@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from leveret.amqp import errors, spec
 from leveret.amqp.delivery import DeliverEncoder
+from leveret.broker.arguments import decode_arguments
 from leveret.broker.channels.entries import ConsumerEntry
 from leveret.broker.messages import (
     Attach,
@@ -141,6 +142,11 @@ async def get(channel: Channel, method: spec.BasicGet) -> Method | None:
     check_owner(channel, queue)
     if is_stream(queue):
         raise not_supported("basic.get", queue)
+    if _is_refused(queue.arguments):
+        raise errors.resource_locked(
+            f"cannot obtain access to locked queue '{name}' in vhost '{channel.connection.vhost}'. "
+            "basic.get operations are not supported by quorum queues with single active consumer"
+        )
     entry = channel.holder(queue.uid, no_ack=method.no_ack)
     got = await ask(channel, queue, Get(entry.consumer))
     if got is None:
@@ -148,3 +154,11 @@ async def get(channel: Channel, method: spec.BasicGet) -> Method | None:
     if not channel.is_closed:  # else the message is on its way back
         channel.write_got(entry, got)
     return None
+
+
+def _is_refused(octets: bytes) -> bool:
+    """Say whether a queue with these arguments takes no basic.get."""
+    if b"x-single-active-consumer" not in octets:
+        return False
+    declared = decode_arguments(octets)
+    return declared.get("x-queue-type") == "quorum" and declared["x-single-active-consumer"] is True
