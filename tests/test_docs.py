@@ -41,6 +41,7 @@ CONVERSATIONS = (
     "docs/tutorial/first-program.md",
     "docs/guides/client.md",
     "docs/guides/run-a-cluster.md",
+    "docs/guides/streams.md",
 )
 """Pages whose programs run one behind the other against a broker that the test starts."""
 

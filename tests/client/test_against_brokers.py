@@ -481,3 +481,24 @@ async def test_the_guarantee_says_what_the_broker_can(
     assert connection.guarantee == expected
     if target.kind == "rabbitmq":
         assert connection.guarantee == "at least once"
+
+
+async def test_a_stream_is_read_from_an_offset_as_often_as_one_likes(
+    channel: Channel, name: str
+) -> None:
+    await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "stream"})
+    for number in range(20):
+        await channel.publish(b"%d" % number, name)
+
+    # What was sent ahead and not taken is not refused: a stream would close the connection.
+    for start, first in (("first", 0), (7, 7), ("1h", 0), ("first", 0)):
+        seen = []
+        async with channel.consume(name, offset=start, prefetch=10) as deliveries:
+            async for message in deliveries:
+                seen.append((message.offset, message.body))
+                await message.ack()
+                if len(seen) == 3:
+                    break
+        assert [(n, b"%d" % n) for n in range(first, first + 3)] == seen
+
+    await channel.delete_queue(name)

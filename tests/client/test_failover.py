@@ -169,3 +169,27 @@ async def test_one_address_is_enough_to_know_all(cluster: Nodes, name: str) -> N
             first.kill()
             await channel.publish(b"elsewhere", name)
             assert connection.address in everyone - {f"127.0.0.1:{first.ports[0]}"}
+
+
+async def test_a_stream_is_read_on_where_the_program_is(cluster: Nodes, name: str) -> None:
+    arguments = {"x-queue-type": "stream"}
+    seen: list[int | None] = []
+    with trio.fail_after(90):
+        async with connect(cluster.url) as connection, connection.channel() as channel:
+            await channel.declare_queue(name, durable=True, arguments=arguments)
+            async with channel.publisher(name, window=200) as publisher:
+                for number in range(MESSAGES):
+                    await publisher.send(b"%d" % number)
+            async for message in channel.consume(name, offset=10, prefetch=50):
+                seen.append(message.offset)
+                assert int(message.body) == message.offset
+                await message.ack()
+                if message.offset in {MESSAGES // 4, MESSAGES // 2}:
+                    cluster.at(connection.address).kill()
+                    await trio.sleep(0.5)
+                    await heal(cluster)
+                if message.offset == MESSAGES - 1:
+                    break
+            assert connection.statistics().recoveries >= 2
+
+    assert list(range(10, MESSAGES)) == seen

@@ -14,6 +14,7 @@ import trio
 from leveret.amqp import Properties, spec
 
 from .core.bodies import Body, octets_of
+from .core.message import OFFSET
 from .core.requests import REPLY_QUEUE, answer_to
 from .core.templates import template_of
 from .declarations import Declarations
@@ -32,6 +33,7 @@ from .waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from leveret.amqp.fields import Value
@@ -233,6 +235,7 @@ class Channel(Declarations):
         no_ack: bool = False,
         exclusive: bool = False,
         priority: int | None = None,
+        offset: str | int | datetime | None = None,
         arguments: Mapping[str, Value] | None = None,
         tag: str = "",
     ) -> Deliveries:
@@ -244,7 +247,9 @@ class Channel(Declarations):
 
         prefetch: how many messages the broker may send ahead of the acknowledgements, 0 for any
             number. no_ack: a message is done with when it is sent. exclusive: nobody else may
-            consume. priority: those with a higher one are served first.
+            consume. priority: those with a higher one are served first. offset: of a stream: where
+            to begin ("first", "last", "next", a number, a time, or a span like "1h"); after a loss
+            of the connection it goes on behind what the program took.
 
         Raises, in the loop:
             NotFound: there is no such queue. AccessRefused: somebody has it for itself.
@@ -266,6 +271,8 @@ class Channel(Declarations):
         table = dict(arguments or {})
         if priority is not None:
             table["x-priority"] = priority
+        if offset is not None:
+            table[OFFSET] = offset
         return Deliveries(
             self,
             name_of(queue),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from leveret.amqp import Method, Properties, spec
 from leveret.client.core.bodies import Body, octets_of
+from leveret.client.core.message import OFFSET
 from leveret.client.core.requests import REPLY_QUEUE, answer_to
 from leveret.client.core.templates import template_of
 from leveret.client.errors import (
@@ -30,6 +31,7 @@ from .publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from leveret.amqp.fields import Value
@@ -179,6 +181,7 @@ class Channel(Declarations):
         no_ack: bool = False,
         exclusive: bool = False,
         priority: int | None = None,
+        offset: str | int | datetime | None = None,
         arguments: Mapping[str, Value] | None = None,
         tag: str = "",
         timeout_s: float = float("inf"),
@@ -188,7 +191,8 @@ class Channel(Declarations):
         Ends with `with`, with the loop, or with the channel. Several threads may iterate it: each
         message goes to one of them.
 
-        timeout_s: the loop ends when no message came for so many seconds.
+        timeout_s: the loop ends when no message came for so many seconds. offset: where to begin
+            in a stream, as for `leveret.client.Channel.consume`.
 
         Raises:
             NotFound, AccessRefused, ChannelClosed, ConnectionClosed, in the loop ConsumerCancelled:
@@ -205,6 +209,8 @@ class Channel(Declarations):
         table = dict(arguments or {})
         if priority is not None:
             table["x-priority"] = priority
+        if offset is not None:
+            table[OFFSET] = offset
         with self._connection._lock:
             core = self._core.consume(
                 name_of(queue),

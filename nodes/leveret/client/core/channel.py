@@ -34,7 +34,7 @@ from .settlements import Life
 from .window import PendingPublish, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from leveret.amqp import Delivery, Method, Properties
     from leveret.amqp.fields import Table
@@ -410,7 +410,7 @@ class ChannelCore:
             if len(self._former) > _FORMER_MAX:
                 del self._former[next(iter(self._former))]
             if self.is_live and not consumer.no_ack:
-                self.return_messages(consumer.ready)
+                self.return_messages(consumer)
             consumer.drop()
             consumer.end(None)
 
@@ -418,17 +418,18 @@ class ChannelCore:
         self._ask(call)
         return call
 
-    def return_messages(self, messages: Iterable[BaseMessage]) -> None:
-        """Give messages back to their queue, at their old place."""
-        for message in messages:
+    def return_messages(self, consumer: ConsumerCore) -> None:
+        """Give what the program has not taken back to its queue, at its old place."""
+        for message in consumer.ready:
             if not message.is_settled and not message.is_stale:
-                message._settle(refuse=True)
+                message._settle(refuse=not consumer.reads_stream)
 
     def return_stray(self, delivery: Delivery) -> None:
         """Give back what RabbitMQ still sends to a consumer after it has answered its cancel."""
         former = self._former.get(delivery.consumer_tag)
         if former is not None and not former.no_ack and self.is_live:
-            self.settle(delivery.delivery_tag, multiple=False, refuse=True, requeue=True)
+            refuse = not former.reads_stream
+            self.settle(delivery.delivery_tag, multiple=False, refuse=refuse, requeue=True)
 
     def touch(self) -> None:
         """Note that there are acknowledgements to be told."""

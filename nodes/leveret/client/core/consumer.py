@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from .message import OFFSET
 from .outcome import Outcome
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ UNACKED_AHEAD_MAX: Final = 2_000
 
 class ConsumerCore:
     """One basic.consume. `ready` holds the messages that the program has not taken yet.
+
+    One that reads a stream goes on, after a loss of its transport, behind what the program took.
 
     notify: called when there is something to look at: a message, or the end.
     """
@@ -52,7 +55,21 @@ class ConsumerCore:
         self.ready: deque[BaseMessage] = deque()
         self.take: Callable[[BaseMessage], None] = self.ready.append
         """Where the deliveries go."""
+        if self.reads_stream:
+            self.take = self._take_of_stream
+        self._next_offset: int | None = None
+        """Behind the last message that came of a stream."""
         self.notify: Callable[[], None] | None = None
+
+    @property
+    def reads_stream(self) -> bool:
+        """Whether its queue is a stream, which takes nothing back."""
+        return OFFSET in self.arguments
+
+    def _take_of_stream(self, message: BaseMessage) -> None:
+        offset = message.offset
+        self._next_offset = None if offset is None else offset + 1
+        self.ready.append(message)
 
     @property
     def is_full(self) -> bool:
@@ -77,4 +94,8 @@ class ConsumerCore:
 
     def drop(self) -> None:
         """Forget what the program has not taken: the transport has gone, it comes again."""
+        if self.reads_stream:
+            offset = self.ready[0].offset if self.ready else self._next_offset
+            if offset is not None:
+                self.arguments = {**self.arguments, OFFSET: offset}
         self.ready.clear()

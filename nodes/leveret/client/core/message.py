@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from leveret.amqp import Delivery, Properties
 from leveret.client.errors import AlreadySettled
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
     from .channel import ChannelCore
     from .settlements import Life
+
+
+OFFSET: Final = "x-stream-offset"
+"""Where a consumer of a stream begins, and where a delivery was in it."""
 
 
 class BaseMessage(Delivery):
@@ -41,6 +45,12 @@ class BaseMessage(Delivery):
     def headers(self) -> Table:
         """The application's headers, empty if there are none."""
         return self.properties.headers or {}
+
+    @property
+    def offset(self) -> int | None:
+        """Where the message is in its stream; None if it came from another kind of queue."""
+        offset = self.headers.get(OFFSET)
+        return int(offset) if isinstance(offset, int) else None
 
     @property
     def is_settled(self) -> bool:
