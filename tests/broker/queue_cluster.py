@@ -85,13 +85,13 @@ class Node:
         self.up: set[int] = set()
         self.mailbox = Mailbox()
         self.desk = Desk()
+        self.features = cluster.features
         self.effects: list[Effect] = []
         self.was_ready = False
         self.actor = self.new_actor()
 
     def new_actor(self) -> QueueActor:
-        features = self.cluster.features
-        actor = QueueActor(UID, features=features, log=self, context=self, desk=self.desk)
+        actor = QueueActor(UID, features=self.features, log=self, context=self, desk=self.desk)
         actor.ref = cast("Ref[QueueMessage]", self.mailbox)
         run_now(cast("Coroutine[object, object, None]", actor.start()))
         return actor

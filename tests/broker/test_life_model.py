@@ -59,6 +59,10 @@ class Model:
     def end(self, messages: Sequence[Message], reason: str) -> None:
         for message in messages:
             self.waiting.remove(message)
+            self.bury(message, reason)
+
+    def bury(self, message: Message, reason: str) -> None:
+        if self.features.dead_letter_exchange is not None:
             self.ended.append((message.number, reason))
 
     def expire(self, now_ms: int, spared: int | None = None) -> None:
@@ -108,6 +112,12 @@ class Lab:
         self.requests = 0
         self.submit(machine.mark(UID, FAR_MARK), self.replies.append)
         self.lead = self.new_lead()
+        self.turn()
+
+    def change(self, features: QueueFeatures) -> None:
+        """Let a policy make the queue have other features."""
+        self.features = features
+        self.lead.change(features)
         self.turn()
 
     def new_lead(self) -> Lead:
@@ -223,11 +233,26 @@ class Lab:
         self.turn()
 
 
+def counting(features: QueueFeatures) -> QueueFeatures:
+    """Return the features with what follows from the others."""
+    return replace(features, counts_returns=features.delivery_limit is not None)
+
+
 publishes = st.tuples(
     st.just("publish"),
     st.one_of(st.none(), st.none(), st.sampled_from([0, 5, 40])),
     st.one_of(st.none(), st.none(), st.sampled_from([5, 40])),
     st.integers(0, 5),
+)
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "message_ttl_ms": st.sampled_from([None, 0, 20]),
+        "max_length": st.sampled_from([None, 1, 2, 3]),
+        "overflow": st.sampled_from(["drop-head", "reject-publish"]),
+        "delivery_limit": st.sampled_from([None, 0, 1]),
+        "dead_letter_exchange": st.sampled_from([None, "dead"]),
+    },
 )
 steps = st.lists(
     st.one_of(
@@ -237,6 +262,7 @@ steps = st.lists(
         st.tuples(st.sampled_from(["ack", "requeue", "reject"]), st.integers(0, PREFETCH - 1)),
         st.tuples(st.just("wait"), st.sampled_from([1, 10, 60])),
         st.tuples(st.just("new leader")),
+        st.tuples(st.just("policy"), changes),
     ),
     min_size=5,
     max_size=40,
@@ -250,7 +276,7 @@ features = st.builds(
     overflow=st.sampled_from(["drop-head", "reject-publish"]),
     max_priority=st.sampled_from([0, 3]),
     delivery_limit=st.sampled_from([None, None, 0, 1]),
-).map(lambda one: replace(one, counts_returns=one.delivery_limit is not None))
+).map(counting)
 
 
 @given(features, steps)
@@ -270,7 +296,7 @@ def test_a_lead_does_as_the_model_says(
                 assert (lab.replies.count(("full", 0)) == refused_before) == taken
                 if not taken:
                     continue
-                ttls = [t for t in (ttl, features.message_ttl_ms) if isinstance(t, int)]
+                ttls = [t for t in (ttl, model.features.message_ttl_ms) if isinstance(t, int)]
                 due = lab.clock_ms + (delay if isinstance(delay, int) else 0)
                 model.waiting.append(
                     Message(
@@ -284,6 +310,9 @@ def test_a_lead_does_as_the_model_says(
             case ("wait", int(span)):
                 lab.clock_ms += span
                 lab.turn()
+            case ("policy", dict() as some):
+                model.features = counting(replace(model.features, **some))
+                lab.change(model.features)
             case ("new leader",):
                 lab.lead = lab.new_lead()
                 lab.turn()
@@ -294,14 +323,14 @@ def test_a_lead_does_as_the_model_says(
                 sequence, held = lab.held.pop(place)
                 assert held == message.number
                 if end == "requeue":
-                    message.returns += 1
-                    limit = features.delivery_limit
+                    message.returns += model.features.counts_returns
+                    limit = model.features.delivery_limit
                     model.waiting.append(message)
                     if limit is not None and message.returns > limit:
                         model.end([message], "delivery_limit")
                     lab.lead.serve(NODE, ("back", CONSUMER, [sequence], True))
                 elif end == "reject":
-                    model.ended.append((message.number, "rejected"))
+                    model.bury(message, "rejected")
                     lab.lead.serve(NODE, ("reject", CONSUMER, [sequence]))
                 else:
                     lab.lead.serve(NODE, ("release", [sequence]))
@@ -340,6 +369,25 @@ def test_a_flood_of_dead_letters_goes_a_part_at_a_time() -> None:
     assert len(lab.letters) == UNDER_WAY_MAX
     lab.turn()
     assert [number for number, _ in lab.ended] == list(range(count))
+
+
+def test_dead_letters_that_wait_are_dropped_with_the_exchange_that_a_policy_named() -> None:
+    lab = Lab(QueueFeatures(name="q", dead_letter_exchange="dead"))
+    lab.lead.serve(NODE, ("adjust", CONSUMER, 1, True))
+    count = UNDER_WAY_MAX + 5
+    record = encode_record(encode_route("", "q"), Properties().encode(1), b"1")
+    lab.submit(machine.enqueue(UID, [record] * count), lab.replies.append)
+    lab.turn()
+    lab.lead.change(QueueFeatures(name="q", dead_letter_exchange="dead", max_length=0))
+    lab.lead.flush()
+    assert len(lab.letters) == UNDER_WAY_MAX
+
+    lab.change(QueueFeatures(name="q", max_length=0))
+
+    assert len(lab.ended) == UNDER_WAY_MAX
+    state = lab.state(UID)
+    assert state is not None
+    assert state.live == 0
 
 
 def test_a_letter_of_an_earlier_lead_says_nothing_to_the_next_one() -> None:
