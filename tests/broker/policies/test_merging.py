@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret.broker.policies.merging import merge
-from leveret.broker.queues.features import QueueFeatures, features_of
+from leveret.broker.queues.features import QueueFeatures, Retention, features_of
 
 NUMBERS = ["message-ttl", "expires", "max-length", "max-length-bytes", "delivery-limit"]
 TEXTS = ["dead-letter-exchange", "dead-letter-routing-key"]
@@ -99,3 +99,16 @@ def test_a_number_beyond_all_bounds_is_cut_to_what_can_be_kept() -> None:
     )
 
     assert (features.max_length, features.message_ttl_ms) == (2**63 - 1, 2**63 - 1)
+
+
+def test_of_two_ages_of_a_stream_the_smaller_counts() -> None:
+    for argument, policy in (("1h", "2D"), ("2D", "1h")):
+        features = features_of(
+            {"x-queue-type": "stream", "x-max-age": argument},
+            {"max-age": policy},
+            vhost="/",
+            name="q",
+            auto_delete=False,
+        )
+
+        assert features.stream == Retention(max_age_ms=3_600_000)

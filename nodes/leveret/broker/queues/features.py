@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-from leveret.broker.policies.merging import NOTHING, effective_number, effective_text
+from leveret.broker.policies.merging import NOTHING, effective_number, effective_text, smaller
 from leveret.broker.spans import span_ms
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ def features_of(
             vhost=vhost,
             name=name,
             stream=Retention(
-                max_age_ms=span_ms(text("x-max-age") or ""),
+                max_age_ms=smaller(
+                    span_ms(str(arguments.get("x-max-age", ""))),
+                    span_ms(str(definition.get("max-age", ""))),
+                ),
                 max_bytes=number("x-max-length-bytes"),
             ),
         )
