@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import click
 import trio
 
+from chaos import rabbitmq
 from chaos.capabilities import faketime, own_world, possible, run_in_own_world, settle_in
 from chaos.cluster import Cluster
 from chaos.history import Event
 from chaos.hosts import CommandFailed, Loopback, Namespaces
+from chaos.members import Members
 from chaos.nemesis.kinds import KINDS
 from chaos.nemesis.resources import clock_file, clock_tools
 from chaos.profiles import PROFILES, PROMISED
@@ -57,6 +60,13 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     help="Plant a known mistake into the nodes; PASS means that the run is too weak for it.",
 )
 @click.option("--strict", is_flag=True, help="Judge silence (3 s) and recovery (10 s), too.")
+@click.option(
+    "--broker",
+    type=click.Choice(["leveret", "rabbitmq"]),
+    default="leveret",
+    show_default=True,
+    help="Whom to break; of RabbitMQ, that is installed, with quorum queues, the processes.",
+)
 def run(
     *,
     seconds: float | None,
@@ -68,6 +78,7 @@ def run(
     keep: Path | None,
     mistake: str | None,
     strict: bool,
+    broker: str,
 ) -> None:
     """Break a real cluster while clients work, and judge whether it kept its promises.
 
@@ -79,17 +90,24 @@ def run(
       python -m chaos run --seconds 300 --seed 7 --nodes 5
       python -m chaos run --faults kill,stop,partition
       python -m chaos run --profile nightly
+      python -m chaos run --broker rabbitmq --faults kill,stop
     """  # noqa: D301 - click's mark for lines that are kept as they are
     chosen = PROFILES[profile]
+    drawn = chosen.kinds if kinds is None else kinds
+    if broker == "rabbitmq":
+        drawn = tuple(kind for kind in drawn if kind in rabbitmq.KINDS)
+        if not drawn:
+            raise click.BadParameter(f"of RabbitMQ there are {', '.join(rabbitmq.KINDS)}")
     _play(
         Plan(
             secrets.randbelow(10_000) if seed is None else seed,
             int(nodes),
             chosen.seconds if seconds is None else seconds,
-            chosen.kinds if kinds is None else kinds,
+            drawn,
             chosen.rate if rate is None else rate,
             PROMISED if strict else chosen.limits,
             mistake=mistake or "",
+            broker=broker,
         ),
         keep,
     )
@@ -164,17 +182,7 @@ def _play_in(work: Path, plan: Plan, keep: Path | None, *, why_no_hosts: str) ->
     screen = Screen()
     played = Run(plan, work, screen.tell)
     try:
-        hosts = Loopback(plan.nodes) if why_no_hosts else Namespaces()
-        cluster = Cluster(
-            work,
-            hosts,
-            count=plan.nodes,
-            tools=partial(_tools, work, has_clocks="clock" in can),
-            has_small_disks="full-disk" in can,
-            has_lossy_disks=any("fuse" in KINDS[kind].needs for kind in can),
-            mistake=plan.mistake,
-        )
-        trio.run(_watched, played, cluster, screen)
+        trio.run(_watched, played, _cluster(work, plan, can, why_no_hosts=why_no_hosts), screen)
     except CommandFailed as failure:
         raise click.ClickException(str(failure)) from None
     events = kept.ordered(read(work / HISTORY))
@@ -186,13 +194,32 @@ def _play_in(work: Path, plan: Plan, keep: Path | None, *, why_no_hosts: str) ->
         sys.exit(1)
 
 
+def _cluster(work: Path, plan: Plan, can: Sequence[str], *, why_no_hosts: str) -> Members:
+    """Return the cluster that is to be broken, not started.
+
+    Raises:
+        CommandFailed: the system does not let us.
+    """
+    if plan.broker == "rabbitmq":
+        return rabbitmq.RabbitCluster(work, count=plan.nodes)
+    return Cluster(
+        work,
+        Loopback(plan.nodes) if why_no_hosts else Namespaces(),
+        count=plan.nodes,
+        tools=partial(_tools, work, has_clocks="clock" in can),
+        has_small_disks="full-disk" in can,
+        has_lossy_disks=any("fuse" in KINDS[kind].needs for kind in can),
+        mistake=plan.mistake,
+    )
+
+
 def _tools(work: Path, number: int, *, has_clocks: bool) -> list[str]:
     """Return the programs before the command line of a node."""
     library = faketime() if has_clocks else None
     return [] if library is None else clock_tools(library, clock_file(work, number))
 
 
-async def _watched(played: Run, cluster: Cluster, screen: Screen) -> None:
+async def _watched(played: Run, cluster: Members, screen: Screen) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(screen.watch, played)
         await played.play(cluster)

@@ -10,9 +10,9 @@ from typing import Final
 
 import trio
 
-from chaos.cluster import Cluster
 from chaos.history import Event
 from chaos.judge import Limits, Verdict, judge
+from chaos.members import Members
 from chaos.nemesis.nemesis import Nemesis
 from chaos.plan import Step, draw
 from chaos.recorder import Recorder
@@ -57,6 +57,7 @@ class Plan:
     steps: what to do instead of drawing, for a replay.
     rate: messages a second, of each of the publishers but that of the queue which is kept.
     mistake: the name of one that is planted into the nodes, if any.
+    broker: whose nodes they are: "leveret" or "rabbitmq".
     """
 
     seed: int
@@ -67,6 +68,7 @@ class Plan:
     limits: Limits
     steps: tuple[Step, ...] | None = None
     mistake: str = ""
+    broker: str = "leveret"
 
     def drawn(self) -> Iterable[Step]:
         """Return the steps, without end if they are drawn."""
@@ -90,7 +92,7 @@ class Run:
     phase: str = "starting"
     failures: list[str] = field(default_factory=list)
 
-    async def play(self, cluster: Cluster) -> None:
+    async def play(self, cluster: Members) -> None:
         """Play the run on a cluster that was not started; it is down at the end.
 
         The history is in the folder as it grows.
@@ -105,7 +107,7 @@ class Run:
                 cluster.close()
                 self.failures += cluster.failures
 
-    async def _play(self, cluster: Cluster) -> None:
+    async def _play(self, cluster: Members) -> None:
         async with trio.open_nursery() as watching:
             cluster.launch()
             watching.start_soon(cluster.watch)
@@ -207,7 +209,7 @@ class Run:
         await looks.note_depths(clients, "drained", within_s=DEPTH_S)
         self.failures += await looks.compare(clients)
 
-    async def _killed_once_more(self, cluster: Cluster) -> None:
+    async def _killed_once_more(self, cluster: Members) -> None:
         """Kill all nodes: what was taken out must not come back."""
         self.phase = "killed once more"
         cluster.kill_all()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import trio
 
-from chaos.cluster import Node
 from chaos.lossy_mount import LossyMount
+from chaos.members import Node
 from chaos.nemesis.fault import NotNow, Target
 
 SLOW_MS = (20, 300)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from chaos.cluster import Cluster, Node
+from chaos.members import Members, Node
 
 
 class NotNow(Exception):
@@ -39,7 +39,7 @@ class Fault(Protocol):
 class Target:
     """Whom a fault hits."""
 
-    cluster: Cluster
+    cluster: Members
     places: tuple[int, ...]
     rng: Random
 

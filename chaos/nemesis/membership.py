@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from chaos.cluster import Node
+from chaos.cluster import Cluster
+from chaos.members import Node
 from chaos.nemesis.fault import NotNow, Target
 from leveret.cli.ask import ask_node
 from leveret.cli.exits import Failure
@@ -19,12 +20,15 @@ class Replace:
     """A node joins under load; when it is a full member, another one is removed."""
 
     def __init__(self, target: Target) -> None:
+        # The kind is drawn for clusters of Leveret's alone.
+        assert isinstance(target.cluster, Cluster)
+        self._cluster = target.cluster
         self._target = target
         [self._leaving] = target.nodes
         self._newcomer: Node | None = None
 
     async def inject(self) -> None:
-        cluster = self._target.cluster
+        cluster = self._cluster
         by = self._target.rng.choice(cluster.nodes)
         self._newcomer = newcomer = cluster.newcomer(by)
         newcomer.launch()
@@ -37,7 +41,7 @@ class Replace:
             raise NotNow(f"{newcomer} did not become a member")
 
     async def heal(self) -> None:
-        cluster, leaving, newcomer = self._target.cluster, self._leaving, self._newcomer
+        cluster, leaving, newcomer = self._cluster, self._leaving, self._newcomer
         assert newcomer is not None
         # It ends by itself when it hears of it.
         leaving.is_expected_up = False

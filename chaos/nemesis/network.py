@@ -8,8 +8,8 @@ from typing import Final
 
 import trio
 
-from chaos.cluster import Node
 from chaos.hosts import CLIENTS, CommandFailed, run_command
+from chaos.members import Node
 from chaos.nemesis.fault import NotNow, Target
 
 LOSS: Final = (0.02, 0.3)

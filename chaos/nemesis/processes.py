@@ -6,7 +6,7 @@ import signal
 
 import trio
 
-from chaos.cluster import Node
+from chaos.members import Node
 from chaos.nemesis.fault import NotNow, Target
 from leveret.cli.ask import ask_node
 from leveret.cli.exits import Failure

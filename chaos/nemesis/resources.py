@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from chaos.cluster import Node
+from chaos.members import Node
 from chaos.nemesis.fault import NotNow, Target
 
 BALLAST: Final = "ballast"

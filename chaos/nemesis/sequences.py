@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from chaos.cluster import Node
+from chaos.members import Node
 from chaos.nemesis.disks import on_disks
 from chaos.nemesis.fault import NotNow, Target
 from chaos.nemesis.network import Partition

@@ -56,7 +56,8 @@ def save(run: Run, verdict: Verdict, events: Sequence[Event], *, below: Path | N
     """
     plan = run.plan
     place = below or (RUNS if verdict.is_pass else FAILURES)
-    target = place / f"{plan.seed}-{commit()}"
+    broker = "" if plan.broker == "leveret" else f"{plan.broker}-"
+    target = place / f"{broker}{plan.seed}-{commit()}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     saved = {
@@ -70,6 +71,7 @@ def save(run: Run, verdict: Verdict, events: Sequence[Event], *, below: Path | N
         "kinds": plan.kinds,
         "rate": plan.rate,
         "mistake": plan.mistake,
+        "broker": plan.broker,
         "limits": asdict(plan.limits),
         "failures": run.failures,
         "trouble": dict(run.clients.trouble),
@@ -89,7 +91,7 @@ def save(run: Run, verdict: Verdict, events: Sequence[Event], *, below: Path | N
 
 def write_verdict(target: Path, plan: Plan, verdict: Verdict, events: Sequence[Event]) -> None:
     """Write what was found, for people: `verdict.txt`, `timeline.svg`, `report.html`."""
-    title = f"Leveret chaos run, seed {plan.seed}, {plan.nodes} nodes, {commit()}"
+    title = f"Chaos run against {plan.broker}, seed {plan.seed}, {plan.nodes} nodes, {commit()}"
     text = "\n".join([*verdict.complaints, verdict.line(plan.seed)])
     (target / "verdict.txt").write_text(text + "\n")
     (target / "timeline.svg").write_text(timeline(events, title=title, nodes=plan.nodes))
@@ -115,6 +117,7 @@ def load(folder: Path) -> tuple[Plan, list[str], list[Event]]:
             Limits(**saved["limits"]),
             tuple(steps_of_json(saved["steps"])),
             saved["mistake"],
+            saved.get("broker", "leveret"),
         )
         return plan, saved["failures"], ordered(read(folder / COMPRESSED))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple
 
-from chaos.cluster import Cluster
 from chaos.history import MessageId, body_of
+from chaos.members import Members
 from chaos.recorder import Recorder
 
 ORDERS: Final = "orders"
@@ -63,7 +63,7 @@ class Clients:
     run: in all bodies, so that another run's messages are known.
     """
 
-    cluster: Cluster
+    cluster: Members
     history: Recorder
     run: str
     seed: int

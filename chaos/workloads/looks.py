@@ -6,15 +6,16 @@ from typing import Final
 
 import trio
 
-from chaos.cluster import Node
 from chaos.history import Depth, MessageId, Outcome, Publish, Recovered, Replica
+from chaos.members import Node
 from chaos.workloads.clients import EXCHANGE, ORDERS, QUEUES, SINGLE, WORK, Clients
+from leveret.amqp.fields import Value
 from leveret.cli.ask import ask_node
 from leveret.cli.exits import Failure
 from leveret.client import ClientError, PublishRefused, Unroutable, connect
 from leveret.node.control.replies import Digests
 
-ARGUMENTS: Final = {SINGLE: {"x-single-active-consumer": True}}
+ARGUMENTS: Final[dict[str, dict[str, Value]]] = {SINGLE: {"x-single-active-consumer": True}}
 ONCE_S: Final = 5.0
 """How long one try may take."""
 EQUAL_S: Final = 30.0
@@ -32,7 +33,8 @@ async def set_up(clients: Clients, *, within_s: float) -> None:
         ):
             await channel.declare_exchange(EXCHANGE, "fanout")
             for queue in QUEUES:
-                await channel.declare_queue(queue, arguments=ARGUMENTS.get(queue))
+                arguments = {**clients.cluster.queue_arguments, **ARGUMENTS.get(queue, {})}
+                await channel.declare_queue(queue, arguments=arguments)
             for queue in (ORDERS, WORK):
                 await channel.bind_queue(queue, EXCHANGE)
         for node in clients.cluster.nodes:
@@ -133,6 +135,8 @@ async def _probe(clients: Clients, node: Node, since_s: float, within_s: float) 
 
 async def compare(clients: Clients) -> list[str]:
     """Write down the replicas' states when nothing moves any more; return who does not tell."""
+    if not clients.cluster.is_leveret:
+        return []
     digests: dict[int, Digests | None] = {}
     with trio.move_on_after(EQUAL_S):
         while True:
