@@ -93,6 +93,13 @@ def test_a_kind_of_fault_that_is_not_known_is_refused_with_those_that_are() -> N
     assert "earthquake: there are kill, " in text
 
 
+def test_of_rabbitmq_faults_of_processes_alone_can_be_drawn() -> None:
+    code, text = chaos("run", "--broker", "rabbitmq", "--faults", "wipe,partition")
+
+    assert 2 == code
+    assert "of RabbitMQ there are kill, " in text
+
+
 def test_a_mistake_in_the_nodes_fails_the_run_and_all_is_kept(tmp_path: Path) -> None:
     """Acknowledgements that do not reach the log are seen when all nodes start anew."""
     code, text = chaos(
