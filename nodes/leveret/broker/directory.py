@@ -15,9 +15,11 @@ from leveret.catalog.commands import Deleted as EntityDeleted
 from leveret.catalog.model import Exchange, Permission, Policy, Queue, TopicPermission
 from leveret.transport import NodeId
 
+from .announcer import Announcer
 from .arguments import decode_arguments
 from .connections.tallies import Tallies
 from .exchange import ExchangeActor
+from .firehose import Firehose
 from .messages import (
     Applied,
     Deleted,
@@ -110,6 +112,8 @@ class Directory:
         self._definitions: dict[int, Mapping[str, object]] = {}
         """What policies say for the queues that have an actor here, as those know it."""
         self.replies = ReplyDesk(node=node, links=links)
+        self.announcer = Announcer(catalog, self.exchange)
+        self.firehose = Firehose(catalog, self.announcer, node=node)
         self.tallies = Tallies(catalog, links)
         self._links = links
         self._supervisor = supervisor
@@ -147,7 +151,10 @@ class Directory:
             reply = None if name else partial(self.replies.publish, vhost)
             ref = self._spawn(
                 lambda: ExchangeActor(
-                    lambda: self._routers.router(vhost, name), self.queue, reply=reply
+                    lambda: self._routers.router(vhost, name),
+                    self.queue,
+                    reply=reply,
+                    trace=self.firehose.published,
                 ),
                 f"exchange {name!r} in {vhost!r}",
             )

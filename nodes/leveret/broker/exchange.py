@@ -12,10 +12,11 @@ from .messages import PublishRun, Returned, tell
 from .replies import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from leveret.actors import Ref
 
+    from .firehose import Origin
     from .messages import QueueMessage
     from .routing.router import Router
 
@@ -27,7 +28,7 @@ class ExchangeActor(Actor[PublishRun]):
     bind-ok finds the binding there.
     """
 
-    __slots__ = ("_queue", "_reply", "_router")
+    __slots__ = ("_queue", "_reply", "_router", "_trace")
 
     def __init__(
         self,
@@ -35,15 +36,18 @@ class ExchangeActor(Actor[PublishRun]):
         queue: Callable[[int], Ref[QueueMessage] | None],
         *,
         reply: Callable[[PublishRun], None] | None = None,
+        trace: Callable[[Origin, PublishRun, Iterable[str]], None] | None = None,
     ) -> None:
         """Route by what `router` gives (None: the exchange is deleted), to what `queue` finds.
 
         reply: takes the runs that go to a requester (see `replies`), if this is the default
             exchange.
+        trace: takes the runs that have an origin, with the names of their queues.
         """
         self._router = router
         self._queue = queue
         self._reply = reply
+        self._trace = trace
 
     def receive(self, run: PublishRun) -> None:
         """Route a run; where more than the key decides, each of its messages alone."""
@@ -72,6 +76,8 @@ class ExchangeActor(Actor[PublishRun]):
         if run.visited:
             destinations = tuple(queue for queue in destinations if queue.name not in run.visited)
         queues = [ref for queue in destinations if (ref := self._queue(queue.uid)) is not None]
+        if run.origin is not None and self._trace is not None:
+            self._trace(run.origin, run, [queue.name for queue in destinations])
         if not queues:
             if run.mandatory:
                 tell(run.connection, Returned(run))

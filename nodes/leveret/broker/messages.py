@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .budget import Budget
+    from .firehose import Origin
     from .numbering import Numbering
     from .queues.features import QueueFeatures
     from .queues.lead import Lead
@@ -53,6 +54,7 @@ class PublishRun:
         "is_told",
         "mandatory",
         "numbering",
+        "origin",
         "records",
         "routing_key",
         "size_bytes",
@@ -102,6 +104,8 @@ class PublishRun:
         """Some message expires, or is delayed."""
         self.copies: tuple[str, ...] = ()
         """Further routing keys, of a run of one message."""
+        self.origin: Origin | None = None
+        """Who published it, if its virtual host is traced."""
         self.budget: Budget | None = None
         """Where it is counted until it comes home, though its connection may be gone by then."""
 
@@ -139,6 +143,7 @@ class PublishRun:
             run.size_bytes = len(record)
             run.has_lives = self.has_lives
             run.copies = self.copies
+            run.origin = self.origin
             run.budget = self.budget
             runs.append(run)
         return runs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 
 from leveret.broker.arguments import QUEUE_TYPES
-from leveret.cli.ctl_target import asks, rows_of
+from leveret.cli.ctl_target import VHOST, asks, rows_of
 from leveret.node.control.changes import Outcome
 from leveret.node.control.virtual_hosts import VirtualHostSeen
 
@@ -170,6 +170,35 @@ def list_vhosts(*, target: Target, columns: tuple[str, ...]) -> None:
     target.show(rows_of(target.ask("list_vhosts", list[VirtualHostSeen])), columns or ("name",))
 
 
+@click.command("trace_on")
+@VHOST
+@asks
+def trace_on(*, target: Target, vhost: str) -> None:
+    """Copy what is published and delivered in a virtual host to its exchange amq.rabbitmq.trace.
+
+    Queues are bound to it with keys such as publish.EXCHANGE, deliver.QUEUE or #. It holds on all
+    nodes until trace_off, and costs time.
+
+    \b
+    Examples:
+      leveret ctl trace_on -p shop
+    """  # noqa: D301
+    target.say(target.ask("trace_on", Outcome, vhost=vhost), f"Trace enabled for vhost {vhost}")
+
+
+@click.command("trace_off")
+@VHOST
+@asks
+def trace_off(*, target: Target, vhost: str) -> None:
+    """Copy nothing of a virtual host any more.
+
+    \b
+    Examples:
+      leveret ctl trace_off -p shop
+    """  # noqa: D301
+    target.say(target.ask("trace_off", Outcome, vhost=vhost), f"Trace disabled for vhost {vhost}")
+
+
 VERBS = (
     add_vhost,
     update_vhost_metadata,
@@ -177,6 +206,8 @@ VERBS = (
     disable_vhost_deletion_protection,
     delete_vhost,
     list_vhosts,
+    trace_on,
+    trace_off,
 )
 
 

@@ -255,6 +255,18 @@ class Channel:
         self._tag = tag
         self._counters.delivered += len(sequences)
         self.connection.written(message, len(sequences), size_bytes)
+        self._trace(message.uid, records, redelivered)
+
+    def _trace(
+        self, uid: int, records: Sequence[bytes | memoryview], redelivered: Sequence[bool]
+    ) -> None:
+        """Have the firehose copy what is delivered, where it is open."""
+        origin = self.connection.origin(self.number)
+        if origin is not None:
+            services = self.connection.services
+            queue = services.catalog.model.queue_by_uid(uid)
+            name = "" if queue is None else queue.name
+            services.directory.firehose.delivered(origin, name, records, redelivered)
 
     def _deliver_of_stream(
         self, entry: ConsumerEntry, position: StreamPosition, message: Deliver
@@ -293,6 +305,7 @@ class Channel:
             self._unacked[self._tag] = Unacked(message.uid, sequence, message.consumer)
         self._counters.delivered += len(message.sequences)
         self.connection.written(message, len(message.sequences), size_bytes)
+        self._trace(message.uid, message.records, message.redelivered)
 
     def deliver_replies(self, message: Replies) -> None:
         """Write replies, unless their consumer is cancelled meanwhile."""
@@ -337,6 +350,7 @@ class Channel:
                 frame_max=self.connection.frame_max,
             )
         )
+        self._trace(entry.uid, [got.record], [got.redelivered])
 
     def leader_changed(self, uid: int, consumer: LocalConsumer) -> None:
         """Attach a consumer at its queue's new leader, with what it holds here."""

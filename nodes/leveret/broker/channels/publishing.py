@@ -103,6 +103,7 @@ class Publishing:
                 first_confirm=0 if self.confirms is None else self.confirms.issued + 1,
                 numbering=None if self.confirms is None else self._numbering,
             )
+            run.origin = self._connection.origin(self._channel.number)
             self._run_key = (event.route, event.mandatory)
         if self.confirms is not None:
             self.confirms.issued += 1

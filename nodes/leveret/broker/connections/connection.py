@@ -21,6 +21,7 @@ from leveret.amqp.states import ConnectionState
 from leveret.broker.access import ResourceRefused
 from leveret.broker.channels.channel import Channel
 from leveret.broker.channels.operations.asking import error_of_refusal
+from leveret.broker.firehose import Origin
 from leveret.broker.messages import (
     ConsumerCancelled,
     Deliver,
@@ -262,6 +263,12 @@ class ConnectionActor(Actor[object]):
             raise errors.access_refused(message)
         self.check_topic(known, routing_key, "write")
         return self.services.directory.exchange(self.vhost, exchange)
+
+    def origin(self, channel: int) -> Origin | None:
+        """Return who the firehose is to say is behind a channel; None where nothing is traced."""
+        if not self.services.directory.firehose.is_open(self.vhost):
+            return None
+        return Origin(self.vhost, self.session.place, channel, self.user)
 
     def published(self, size_bytes: int) -> None:
         """Count bytes that wait for an operation."""

@@ -68,6 +68,8 @@ class Session:
         self.vhost = vhost
         self.client_name = client_name
         """The name that the client gave itself alone; empty if it gave none."""
+        self.place = name.removesuffix(f" ({client_name})")
+        """`client host:port -> server host:port` alone."""
         self.heartbeat_s = heartbeat_s
         self.can_cancel = capabilities.get("consumer_cancel_notify") is True
         self.can_block = capabilities.get("connection.blocked") is True

@@ -51,6 +51,8 @@ def add_virtual_host_verbs(controls: Controls, parts: NodeParts) -> None:
         ("disable_vhost_deletion_protection", False),
     ):
         controls.add(verb, VirtualHostArguments, partial(_protect, parts, is_protected))
+    controls.add("trace_on", VirtualHostArguments, partial(_trace, parts, True))
+    controls.add("trace_off", VirtualHostArguments, partial(_trace, parts, False))
 
 
 async def _add_vhost(parts: NodeParts, arguments: MetadataArguments) -> Outcome:
@@ -89,6 +91,15 @@ async def _protect(
     arguments: VirtualHostArguments,
 ) -> Outcome:
     done = await change(parts, UpdateVirtualHost(arguments.vhost, is_protected=is_protected))
+    return Outcome(outcome="exists" if done.outcome == "exists" else "changed")
+
+
+async def _trace(
+    parts: NodeParts,
+    is_traced: bool,  # noqa: FBT001 - it is what the verb's name says
+    arguments: VirtualHostArguments,
+) -> Outcome:
+    done = await change(parts, UpdateVirtualHost(arguments.vhost, is_traced=is_traced))
     return Outcome(outcome="exists" if done.outcome == "exists" else "changed")
 
 
