@@ -49,7 +49,7 @@ async def test_what_was_said_early_over_a_link_that_broke_is_forgotten() -> None
     async with lab() as node:
         node.links.connect(2)
         uid = next_uid(node)
-        node.links.says(2, uid, "attach", 1, 4, True, 0, False, False, 0, 0, ())
+        node.links.says(2, uid, "attach", 1, 4, True, 0, False, False, 0, 0, None, 0, ())
         node.links.cut(2)
         node.links.connect(2)
 

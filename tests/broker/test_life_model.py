@@ -132,7 +132,20 @@ class Lab:
             answer=lambda *_: None,
         )
         held = [sequence for sequence, _ in self.held]
-        body = ("attach", self.requests, CONSUMER, True, PREFETCH, False, False, 0, 0, held)
+        body = (
+            "attach",
+            self.requests,
+            CONSUMER,
+            True,
+            PREFETCH,
+            False,
+            False,
+            0,
+            0,
+            None,
+            0,
+            held,
+        )
         lead.serve(NODE, body)
         return lead
 

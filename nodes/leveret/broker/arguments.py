@@ -100,6 +100,7 @@ _QUEUE_CHECKS: Final[dict[str, Callable[[object], str | None]]] = {
     "x-single-active-consumer": _boolean,
     "x-queue-type": _queue_type,
     "x-delivery-limit": _integer,
+    "x-consumer-timeout": _non_negative,
     "x-max-age": stream_arguments.check_age,
     "x-stream-max-segment-size-bytes": _non_negative,
     "x-initial-cluster-size": _positive,

@@ -253,6 +253,7 @@ class LocalConsumer:
         "activated",
         "channel",
         "connection",
+        "default_timeout_ms",
         "exclusive",
         "no_ack",
         "number",
@@ -261,6 +262,7 @@ class LocalConsumer:
         "stream",
         "tag",
         "takes_turns",
+        "timeout_ms",
         "unreported",
     )
 
@@ -291,6 +293,10 @@ class LocalConsumer:
         self.priority = priority
         self.stream = stream
         """None: its queue is not a stream."""
+        self.timeout_ms: int | None = None
+        """How long it may hold a message, if it said so; 0: for ever."""
+        self.default_timeout_ms = 0
+        """The same, where neither it nor its queue says anything."""
         self.activated = 0
         """By which number it is the single active one of its queue; 0: it is not."""
         self.unreported: Written | None = None
@@ -349,6 +355,17 @@ class ConsumerCancelled:
     def __init__(self, uid: int, consumer: LocalConsumer) -> None:
         self.uid = uid
         self.consumer = consumer
+
+
+class ConsumerTimedOut(ConsumerCancelled):
+    """To the connection: this consumer held messages for too long, and gets no others."""
+
+    __slots__ = ("sequences",)
+
+    def __init__(self, uid: int, consumer: LocalConsumer, sequences: Sequence[int]) -> None:
+        super().__init__(uid, consumer)
+        self.sequences = sequences
+        """What was taken from it; its client may still try to settle that."""
 
 
 class QueueGone(Exception):

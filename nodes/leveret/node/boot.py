@@ -331,6 +331,7 @@ async def _run(
                 ),
                 timers=timers,
                 random_bytes=outside.secret_bytes,
+                consumer_timeout_ms=int(config.limits.consumer_timeout_s * 1000),
             )
             listener = Listener(
                 services,

@@ -398,6 +398,15 @@ class LimitsSection:
         minimum=64 * KIB,
         maximum=GIB,
     )
+    consumer_timeout_s: float = setting(
+        0.0,
+        SECONDS,
+        "How long a consumer may hold a message without an acknowledgement, where neither it nor"
+        " its queue nor a policy says so (`x-consumer-timeout`); 0 is for ever.",
+        at_limit="The message is returned, and the consumer is cancelled.",
+        minimum=0,
+        maximum=1e6,
+    )
     in_flight_bytes_total: int = setting(
         256 * MIB,
         SIZE,

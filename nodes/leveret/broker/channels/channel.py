@@ -43,12 +43,13 @@ from .operations import operation_of
 from .operations.exchanges import find_exchange
 from .publishing import Publishing
 from .transaction import Settlement, Transaction
-from .unacked import Unacked, UnackedMessages
+from .unacked import NOWHERE, Unacked, UnackedMessages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from leveret.broker.connections.connection import ConnectionActor
+    from leveret.broker.messages import ConsumerTimedOut
     from leveret.broker.numbering import Numbering
     from leveret.broker.replies import Replies, ReplyConsumer
 
@@ -357,7 +358,9 @@ class Channel:
         entry = self._entry(uid, consumer)
         if entry is None and consumer not in self._leaving:
             return  # its `Detach` is on the way
-        held = [u.sequence for u in self._unsettled() if u.consumer is consumer]
+        held = [
+            u.sequence for u in self._unsettled() if u.consumer is consumer and u.uid != NOWHERE
+        ]
         if entry is not None:
             held += [s for message in entry.early for s in message.sequences]
         self._tell_queue(uid, Attach(consumer, held, again=True))
@@ -391,6 +394,17 @@ class Channel:
         self.forget_consumer(consumer.tag)
         if entry.is_ready:
             self.connection.write_cancel(self.number, consumer.tag)
+
+    def timed_out(self, message: ConsumerTimedOut) -> None:
+        """Take out a consumer that held messages for too long, and those messages from it.
+
+        The client may settle them as if they were its own; that means nothing any more.
+        """
+        lost = set(message.sequences)
+        for unacked in self._unsettled():
+            if unacked.consumer is message.consumer and unacked.sequence in lost:
+                unacked.uid = NOWHERE
+        self.cancelled(message.uid, message.consumer)
 
     def close(self) -> None:
         """Return everything that is not settled, and forget the rest."""

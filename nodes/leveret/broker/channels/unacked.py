@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from leveret.amqp import errors
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leveret.broker.messages import LocalConsumer
+
+
+NOWHERE: Final = 0
+"""In the place of a queue's uid: the message was taken from the client already."""
 
 
 class Unacked:

@@ -24,6 +24,7 @@ from leveret.broker.channels.operations.asking import error_of_refusal
 from leveret.broker.firehose import Origin
 from leveret.broker.messages import (
     ConsumerCancelled,
+    ConsumerTimedOut,
     Deliver,
     LeaderChanged,
     PublishRun,
@@ -150,6 +151,10 @@ class ConnectionActor(Actor[object]):
                 channel = self._channels.get(message.consumer.channel)
                 if channel is not None:
                     channel.leader_changed(message.uid, message.consumer)
+            case ConsumerTimedOut():
+                channel = self._channels.get(message.consumer.channel)
+                if channel is not None:
+                    channel.timed_out(message)
             case ConsumerCancelled():
                 channel = self._channels.get(message.consumer.channel)
                 if channel is not None:

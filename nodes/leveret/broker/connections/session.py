@@ -37,12 +37,15 @@ class Services:
         access: Access,
         timers: Timers,
         random_bytes: Callable[[int], bytes],
+        consumer_timeout_ms: int = 0,
     ) -> None:
+        """consumer_timeout_ms: of consumers for which nothing else says it; 0: none."""
         self.catalog = catalog
         self.directory = directory
         self.access = access
         self.timers = timers
         self.random_bytes = random_bytes
+        self.consumer_timeout_ms = consumer_timeout_ms
         self.counters = Counters()
 
 

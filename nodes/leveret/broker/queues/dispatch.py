@@ -64,6 +64,7 @@ class Consumer:
     __slots__ = (
         "activated",
         "attachment",
+        "default_timeout_ms",
         "exclusive",
         "held",
         "key",
@@ -72,6 +73,7 @@ class Consumer:
         "paused",
         "prefetch",
         "priority",
+        "timeout_ms",
         "unwritten",
         "unwritten_bytes",
     )
@@ -86,6 +88,8 @@ class Consumer:
         priority: int = 0,
         attachment: int = 0,
         activated: int = 0,
+        timeout_ms: int | None = None,
+        default_timeout_ms: int = 0,
     ) -> None:
         self.key = key
         self.attachment = attachment
@@ -98,6 +102,10 @@ class Consumer:
         self.priority = priority
         self.activated = activated
         """A number that grows with each choice of a single active consumer, if it was chosen."""
+        self.timeout_ms = timeout_ms
+        """How long it may hold a message; 0: for ever; None: it goes by its queue, or by its node's
+        `default_timeout_ms`."""
+        self.default_timeout_ms = default_timeout_ms
         self.held: dict[int, int] = {}
         """What it got and did not settle, and when it got that (ms)."""
         self.newest = 0

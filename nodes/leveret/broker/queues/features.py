@@ -45,6 +45,8 @@ class QueueFeatures:
     counts_returns: bool = False
     """Deliveries tell how often the message came back."""
     delivery_limit: int | None = None
+    consumer_timeout_ms: int | None = None
+    """How long a consumer may hold a message that says nothing of it itself."""
     stream: Retention | None = None
     """It is a stream, which has no other feature."""
 
@@ -133,6 +135,7 @@ def features_of(
         single_active=arguments.get("x-single-active-consumer") is True,
         counts_returns=limit is not None or arguments.get("x-queue-type") == "quorum",
         delivery_limit=None if limit is None or limit < 0 else limit,
+        consumer_timeout_ms=number("x-consumer-timeout"),
     )
 
 

@@ -18,6 +18,7 @@ from leveret.amqp.fields import Long
 from leveret.broker.messages import Wake, tell
 
 from . import machine
+from .consumer_timeouts import ConsumerTimeouts
 from .dead_letters import DeadLetter
 from .dispatch import Consumer, ConsumerKey, Delivery, Dispatcher
 from .outlet import Outlet, read_records
@@ -90,6 +91,7 @@ class Lead:
         """Dead letters that were refused: when to try again (ms), which, and of what they died."""
         if features.single_active and self._state.mark > 1:  # somebody may have been active
             self.dispatcher.single.recall_until_ms = context.now_ms() + RECALL_MS
+        self._timeouts = ConsumerTimeouts(features.consumer_timeout_ms)
         self._used_ms = context.now_ms()
         """When somebody had to do with the queue last."""
         self._alarm: Alarm | None = None
@@ -140,6 +142,8 @@ class Lead:
             # What came just now is delivered if it can be, however short it lives.
             self._end(dispatcher.alarms(now_ms), "expired")
             dispatcher.look(now_ms)
+        if self._timeouts.next_look_ms is not None:
+            self._time_out(now_ms)
         self._dispatch()
         if has_lives:
             self._end(dispatcher.alarms(now_ms), "expired")
@@ -148,8 +152,13 @@ class Lead:
             self._end(excess, "maxlen")
         if features.publish_limit is not None:
             self._spare()
-        is_recalling = dispatcher.single.recall_until_ms > now_ms
-        if has_lives or features.expires_ms is not None or self._to_bury or is_recalling:
+        if (
+            has_lives
+            or features.expires_ms is not None
+            or self._to_bury
+            or dispatcher.single.recall_until_ms > now_ms
+            or self._timeouts.next_look_ms is not None
+        ):
             self._look_at_the_clock()
 
     def note_lives(self) -> None:
@@ -165,7 +174,9 @@ class Lead:
         """
         self._features = features
         self.dispatcher.change(features)
-        self._used_ms = self._context.now_ms()
+        self._used_ms = now_ms = self._context.now_ms()
+        consumers = self.dispatcher.consumers.values()
+        self._timeouts.change(features.consumer_timeout_ms, consumers, now_ms)
         self._bury()
 
     def woken(self) -> None:
@@ -270,7 +281,7 @@ class Lead:
     def _look_at_the_clock(self) -> None:
         """Do what it is time for, and have this lead woken when there is more."""
         now_ms = self._context.now_ms()
-        times = [self.dispatcher.next_alarm_ms]
+        times = [self.dispatcher.next_alarm_ms, self._timeouts.next_look_ms]
         if self._to_bury:
             due = [(s, why) for at, s, why in self._to_bury if at <= now_ms]
             self._to_bury = [one for one in self._to_bury if one[0] > now_ms]
@@ -294,6 +305,16 @@ class Lead:
             self._alarm.cancel()
         self._alarm_ms = next_ms
         self._alarm = self._context.after(max(next_ms - now_ms, 1) / 1000, self._ref, Wake())
+
+    def _time_out(self, now_ms: int) -> None:
+        """Take from consumers what they hold for too long, and serve them no more."""
+        consumers = self.dispatcher.consumers.values()
+        for consumer, sequences in self._timeouts.expired(consumers, now_ms):
+            was_active = self.dispatcher.active
+            self.dispatcher.stop(consumer)
+            self._outlet.reply(consumer.key[0], consumer.attachment, "timeout", sequences)
+            self._give_back(consumer, sequences, delivered=True)
+            self._delete_if_unused(was_active, _nothing)
 
     # Deliveries
 
@@ -421,7 +442,16 @@ class Lead:
         takes_turns: bool,
     ) -> None:
         match spec:
-            case (int(prefetch), bool(no_ack), bool(exclusive), int(priority), int(active), held):
+            case (
+                int(prefetch),
+                bool(no_ack),
+                bool(exclusive),
+                int(priority),
+                int(active),
+                (int() | None) as timeout_ms,
+                int(default_timeout_ms),
+                held,
+            ):
                 pass
             case _:
                 return
@@ -440,7 +470,10 @@ class Lead:
             priority=priority,
             attachment=request,
             activated=active,
+            timeout_ms=timeout_ms,
+            default_timeout_ms=default_timeout_ms,
         )
+        self._timeouts.came(consumer, self.dispatcher.now_ms)
         self.dispatcher.add(consumer, takes_turns=takes_turns)
         self.dispatcher.claim(consumer, held)  # type: ignore[arg-type]
         if self.dispatcher.ready and self.dispatcher.wants_mark():

@@ -24,6 +24,7 @@ from leveret.broker.messages import (
     Attach,
     Cancel,
     ConsumerCancelled,
+    ConsumerTimedOut,
     Count,
     Credit,
     Deleted,
@@ -65,6 +66,8 @@ from .stream_lead import StreamLead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from leveret.broker.messages import LocalConsumer
 
     from .features import QueueFeatures
     from .seams import Desk, QueueContext, QueueLog
@@ -323,6 +326,8 @@ class QueueActor(Actor[QueueMessage]):
                     consumer.exclusive,
                     consumer.priority,
                     consumer.activated,
+                    consumer.timeout_ms,
+                    consumer.default_timeout_ms,
                     tuple(request.held),
                 )
             case Cancel():
@@ -390,6 +395,9 @@ class QueueActor(Actor[QueueMessage]):
         if kind == "active":
             self._activated(number, values)
             return
+        if kind == "timeout":
+            self._timed_out(number, values)
+            return
         request = self._pending.pop(number, None)
         if request is None:
             return  # answered by an earlier leader already, or not wanted any more
@@ -428,9 +436,25 @@ class QueueActor(Actor[QueueMessage]):
 
     def _activated(self, attachment: int, values: Sequence[object]) -> None:
         """Note that a consumer became the single active one, or is not any more."""
+        consumer = self._attached(attachment)
+        if consumer is not None:
+            (consumer.activated,) = values  # type: ignore[assignment]
+
+    def _timed_out(self, attachment: int, values: Sequence[object]) -> None:
+        """Tell a consumer that it held messages for too long, and gets no others."""
+        consumer = self._attached(attachment)
+        if consumer is not None:
+            consumer.takes_turns = False
+            (sequences,) = values
+            late = ConsumerTimedOut(self.uid, consumer, sequences)  # type: ignore[arg-type]
+            tell(consumer.connection, late)
+
+    def _attached(self, attachment: int) -> LocalConsumer | None:
+        """Return the consumer with this attachment, if that is its last one."""
         for number, attached in self._attachments.items():
-            if attached == attachment and isinstance(values[0], int):
-                self._consumers[number].activated = values[0]
+            if attached == attachment:
+                return self._consumers[number]
+        return None
 
     def _hand_on(
         self,

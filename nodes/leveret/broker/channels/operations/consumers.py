@@ -79,6 +79,8 @@ async def consume(channel: Channel, method: spec.BasicConsume) -> Method | None:
         priority=int(priority),
         stream=stream,
     )
+    consumer.timeout_ms = _timeout_of(method, where=where)
+    consumer.default_timeout_ms = connection.services.consumer_timeout_ms
     entry = ConsumerEntry(
         queue.uid, consumer, DeliverEncoder(channel.number, tag), channel.prefetch
     )
@@ -154,6 +156,27 @@ async def get(channel: Channel, method: spec.BasicGet) -> Method | None:
     if not channel.is_closed:  # else the message is on its way back
         channel.write_got(entry, got)
     return None
+
+
+def _timeout_of(method: spec.BasicConsume, *, where: str) -> int | None:
+    """Return how long the consumer says that it may hold a message (ms); None if it does not.
+
+    Raises:
+        AmqpError: 406, it is no such number.
+    """
+    timeout = method.arguments.get("x-consumer-timeout")
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int):
+        raise errors.precondition_failed(
+            f"invalid arg 'x-consumer-timeout' {where}: "
+            f'"expected integer, got {wire_type(timeout)}"'
+        )
+    if timeout < 0:
+        raise errors.precondition_failed(
+            f"invalid arg 'x-consumer-timeout' {where}: {{value_negative,{timeout:d}}}"
+        )
+    return int(timeout)
 
 
 def _is_refused(octets: bytes) -> bool:
