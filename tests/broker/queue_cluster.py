@@ -134,6 +134,9 @@ class Node:
     def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
         raise AssertionError("the queue is not auto-delete")
 
+    def destination(self, source: int, uid: int) -> None:
+        raise AssertionError("nobody moves messages")
+
     def exchange(self, vhost: str, name: str) -> None:
         raise AssertionError("the queue has no dead-letter exchange")
 

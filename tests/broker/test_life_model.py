@@ -173,6 +173,9 @@ class Lab:
     def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
         raise AssertionError("the queue does not expire")
 
+    def destination(self, source: int, uid: int) -> None:
+        raise AssertionError("nobody moves messages")
+
     def exchange(self, vhost: str, name: str) -> Ref[PublishRun]:
         return cast("Ref[PublishRun]", self)
 

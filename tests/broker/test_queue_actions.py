@@ -222,11 +222,11 @@ def test_a_paused_queue_delivers_nothing_whoever_leads_it_until_it_is_resumed(
 def test_pauses_and_holds_are_in_a_snapshot() -> None:
     shard, copy = ShardMachine(), ShardMachine()
     shard.apply(1, 0, machine.pause(UID, is_paused=True), 0)
-    shard.apply(2, 0, machine.hold(UID, (9, (1, 4))), 0)
+    shard.apply(2, 0, machine.hold(UID, (9, [1, 4])), 0)
     copy.restore(shard.snapshot())
 
     state = copy.queues[UID]
-    assert (True, 1, 1, (9, (1, 4))) == (state.is_paused, state.hold, state.holds, state.intent)
+    assert (True, 1, 1, (9, 0, (1, 4))) == (state.is_paused, state.hold, state.holds, state.intent)
     assert shard.snapshot() == copy.snapshot()
 
 

@@ -124,6 +124,9 @@ class Lab:
     def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
         raise AssertionError("streams do not end by themselves")
 
+    def destination(self, source: int, uid: int) -> None:
+        raise AssertionError("nobody moves messages")
+
     def exchange(self, vhost: str, name: str) -> None:
         raise AssertionError("streams bury nothing")
 

@@ -33,6 +33,7 @@ from .messages import (
 )
 from .queues.features import features_of, is_too_full
 from .queues.home import AwayLog, HomeLog
+from .queues.moving import Destination
 from .queues.queue import QueueActor
 from .queues.seams import Desk
 from .queues.shard import Shard
@@ -228,6 +229,15 @@ class Directory:
         """Tell `message` to `ref` in `delay_s` seconds."""
         return self._timers.after(delay_s, ref, message)
 
+    def destination(self, source: int, uid: int) -> Destination | None:
+        """Return the queue to which messages of queue `source` may go; None if there is none."""
+        model = self.catalog.model
+        queue, ref, origin = model.queue_by_uid(uid), self.queue(uid), model.queue_by_uid(source)
+        if queue is None or ref is None or origin is None:
+            return None
+        is_in_same_log = queue.shard != 0 and queue.shard == origin.shard
+        return Destination(uid, ref, self._features(queue), is_in_same_log)
+
     def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
         """Delete a queue that is not used any more."""
         queue = self.catalog.model.queue_by_uid(uid)
@@ -362,7 +372,7 @@ class Directory:
             state = shard.state(queue.uid)
         elif (queue.home, queue.boot) != (self.node, self.boot):
             return False
-        if state is not None and state.has_traits:
+        if state is not None and (state.has_traits or state.hold):
             return True
         features = self._features(queue)
         return features.ends_alone or (state is not None and is_too_full(features, state))

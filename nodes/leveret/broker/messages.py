@@ -63,6 +63,8 @@ class PublishRun:
     )
     visited: frozenset[str] = frozenset()
     """Queues that must not get it."""
+    is_transfer = False
+    """It comes from another queue: what is too much stays there, whatever happens at the limit."""
 
     def __init__(
         self,
@@ -189,6 +191,10 @@ class PublishRun:
             self.budget.give(self.cost_bytes)
             self.budget = None
         tell(self.connection, self)
+
+    def gone(self) -> None:
+        """Note that one queue is deleted, so that nothing has to be stored there."""
+        self.answer()
 
     def answer(self, *, taken: int = ALL) -> None:
         """Note that one queue took the first `taken` messages; the last one sends the run home."""

@@ -10,7 +10,7 @@ import msgspec
 
 from leveret.broker.queues.peeking import PEEK_MAX
 from leveret.cli.ctl_target import VHOST, asks
-from leveret.node.control.queue_actions import Cancelled, PauseDone
+from leveret.node.control.queue_actions import Cancelled, Moved, PauseDone
 from leveret.node.control.queue_messages import BODY_BYTES_MAX, MessageSeen
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from leveret.cli.ctl_target import Target
 
+MOVE_AT_ONCE: Final = 1_000_000
+"""Messages that are asked for in one request."""
 PAYLOAD_CHARACTERS: Final = 60
 """Of a message in a table; JSON has all that was asked for."""
 
@@ -178,6 +180,44 @@ def resume_queue(*, target: Target, vhost: str, queue: str) -> None:
     target.say(reply, f'queue "{queue}" is{already} running')
 
 
+@click.command("move_messages")
+@VHOST
+@click.option("--count", type=click.IntRange(1), metavar="N", help="At most N; without it all.")
+@click.argument("source")
+@click.argument("destination")
+@asks
+def move_messages(
+    *, target: Target, vhost: str, count: int | None, source: str, destination: str
+) -> None:
+    """Move ready messages of queue SOURCE to queue DESTINATION, in their order, each once.
+
+    They keep what they are; their time to live begins anew there. It ends when SOURCE is empty, or
+    DESTINATION is at its limit: nothing is dropped for it.
+
+    \b
+    Examples:
+      leveret ctl move_messages dead-orders orders
+      leveret ctl move_messages -p shop orders parked --count 100
+    """  # noqa: D301
+    total = 0
+    while True:
+        left = MOVE_AT_ONCE if count is None else min(count - total, MOVE_AT_ONCE)
+        moved = target.ask(
+            "move_messages",
+            Moved,
+            vhost=vhost,
+            source=source,
+            destination=destination,
+            count=left,
+        )
+        total += moved.messages
+        if moved.end in {"empty", "full"} or total == count:
+            break
+    end = f'; queue "{destination}" is full' if moved.end == "full" else ""
+    text = f'{total} messages are moved from queue "{source}" to "{destination}"{end}'
+    target.say(Moved(messages=total, end=moved.end), text)
+
+
 def _row(message: MessageSeen, *, is_json: bool) -> dict[str, object]:
     """Return a message as a row: as it is for programs, shortened for people."""
     row: dict[str, object] = msgspec.to_builtins(message)
@@ -206,4 +246,4 @@ def _time(milliseconds: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-VERBS = (peek, list_delayed, cancel_delayed, pause_queue, resume_queue)
+VERBS = (peek, list_delayed, cancel_delayed, pause_queue, resume_queue, move_messages)

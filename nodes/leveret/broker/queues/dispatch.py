@@ -311,7 +311,7 @@ class Dispatcher:
         excess: list[int] = []
         if count <= 0 and size <= 0:
             return excess
-        for sequence in self._in_order():
+        for sequence in self.in_order():
             if len(excess) >= count and size <= 0:
                 break
             excess.append(sequence)
@@ -327,7 +327,7 @@ class Dispatcher:
         others = {*self._holders, *self._settling, *self._delayed}
         return self._state.body_bytes - sum(self._state.trait("body", s) for s in others)
 
-    def _in_order(self) -> Iterator[int]:
+    def in_order(self) -> Iterator[int]:
         """Yield all ready messages in the order in which they would be delivered."""
         for _, sequence in sorted(set(self._returned_order)):
             if sequence in self._returned and self._state.locate(sequence) is not None:

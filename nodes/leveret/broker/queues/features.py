@@ -68,13 +68,16 @@ class QueueFeatures:
         )
 
     @property
-    def publish_limit(self) -> Limit | None:
-        """At what the queue refuses publishes; None: it does not."""
-        if self.overflow == "drop-head" or (
-            self.max_length is None and self.max_length_bytes is None
-        ):
+    def limit(self) -> Limit | None:
+        """How much the queue holds, whatever happens beyond it; None: any number."""
+        if self.max_length is None and self.max_length_bytes is None:
             return None
         return self.max_length, self.max_length_bytes
+
+    @property
+    def publish_limit(self) -> Limit | None:
+        """At what the queue refuses publishes; None: it does not."""
+        return None if self.overflow == "drop-head" else self.limit
 
     @property
     def drops_head(self) -> bool:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from .dead_letters import Reason
     from .features import QueueFeatures
+    from .moving import Destination
     from .outlet import Answer, HandOn, Parcel
     from .seams import Alarm, QueueContext, QueueLog
     from .state import Location
@@ -366,6 +367,14 @@ class Lead:
     def submit(self, command: bytes, done: Callable[[object], None]) -> None:
         """Have the log apply a command about this queue."""
         self._log.submit(command, done)
+
+    def destination(self, uid: int) -> Destination | None:
+        """Return a queue to which messages may go; None if there is none (any more)."""
+        return self._context.destination(self.uid, uid)
+
+    def wake(self) -> None:
+        """Have this lead look at what is ready now."""
+        tell(self._ref, Wake())
 
     def record(self, location: Location) -> memoryview:
         """Return a stored message."""

@@ -21,12 +21,15 @@ publishers, origins, lives, limit)``  own: `lives` by name, see `message_life`; 
 ``(RETURNED, uid, [first, last, …])`` consumers gave these messages back: it is counted
 ``(SPARE, uid, count, bytes)``        so many live messages do not count for the limit
 ``(PAUSE, uid, is_paused)``           nothing is to be delivered, or again
-``(HOLD, uid, intent)``               the leader begins to do something with messages; `intent` is
-                                      what its successor is to finish, None: as the last hold says
+``(HOLD, uid, way)``                  the leader begins to do something with messages; `way` is
+                                      what its successor is to finish: the uid of another queue, and
+                                      the bounds of what goes there; None: as the last hold says
 ``(LET_GO, uid, hold)``               that is done
 ``(CANCEL, uid, hold, [first, …])``   end these messages, if the hold is still in force
 ``(ENQUEUE_STREAM, uid, sizes,        as ENQUEUE_NUMBERED, and the queue keeps when they came: it
 publishers, origins)``                is a stream
+``(MOVE, uid, hold, [first, last, …], likewise put them into another queue of the shard, with the
+destination, lives, limit)``          lives that they have there, until it is full
 ====================================  =====================================================
 
 What a leader must do about it comes out as effects, collected until `take_effects`.
@@ -44,10 +47,14 @@ import msgpack
 from .arrivals import Arrivals
 from .incoming import Incoming, Limit, Origin
 from .message_life import Lives
-from .state import Intent, QueueState, Range
+from .moved import move_messages
+from .state import QueueState, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+Way = tuple[int, list[int]]
+"""The uid of a queue, and the bounds of the ranges of messages that go there."""
 
 VERSION: Final = 5
 """Of a snapshot; older ones differ in what they leave out: 4 knew no streams, 3 no pauses and
@@ -66,11 +73,14 @@ HOLD: Final = 10
 LET_GO: Final = 11
 CANCEL: Final = 12
 ENQUEUE_STREAM: Final = 13
+MOVE: Final = 14
 
 OK: Final = "ok"
 GONE: Final = "gone"
 """Reply: the queue was deleted; its messages are gone with it."""
 INVALID: Final = "invalid"
+ABSENT: Final = "absent"
+"""Reply: the queue to which messages should go was deleted."""
 STALE: Final = "stale"
 """Reply: the hold is not in force any more; nothing was done."""
 
@@ -221,9 +231,13 @@ def pause(uid: int, *, is_paused: bool) -> bytes:
     return _headed((PAUSE, uid, is_paused))
 
 
-def hold(uid: int, intent: Intent | None) -> bytes:
-    """Return the command that puts a new hold in force; the reply is ("held", its number)."""
-    return _headed((HOLD, uid, intent))
+def hold(uid: int, way: Way | None) -> bytes:
+    """Return the command that puts a new hold in force.
+
+    way: what its successor is to finish. The reply is ("held", its number, how many messages were
+    on their way before).
+    """
+    return _headed((HOLD, uid, way))
 
 
 def let_go(uid: int, number: int) -> bytes:
@@ -234,6 +248,17 @@ def let_go(uid: int, number: int) -> bytes:
 def cancel(uid: int, number: int, ranges: Iterable[Range]) -> bytes:
     """Return the command that ends messages under a hold; the reply is ("done", how many)."""
     return _headed((CANCEL, uid, number, [bound for pair in ranges for bound in pair]))
+
+
+def move(
+    uid: int, number: int, ranges: Iterable[Range], destination: int, lives: Lives, limit: Limit
+) -> bytes:
+    """Return the command that moves messages under a hold; the reply is ("done", how many).
+
+    lives: of all messages in `ranges`, as `destination` sees them.
+    """
+    bounds = [bound for pair in ranges for bound in pair]
+    return _headed((MOVE, uid, number, bounds, destination, lives.to_wire(), limit))
 
 
 def mark(uid: int, sequence: int) -> bytes:
@@ -327,10 +352,10 @@ class ShardMachine:
                 return GONE
             queue.spared, queue.spared_bytes = head[2], head[3]
             return OK
-        if operation in {PAUSE, HOLD, LET_GO, CANCEL}:
+        if operation in {PAUSE, HOLD, LET_GO, CANCEL, MOVE}:
             if uid in self.dropped:
                 return GONE
-            return self._act(self._queue(uid), operation, head[2:])
+            return self._act(self._queue(uid), operation, head[2:], stamp_ms)
         if operation == SETTLE:
             queue = self.queues.get(uid)
             if queue is None:
@@ -355,7 +380,9 @@ class ShardMachine:
             return OK if queue is None else queue.live
         return INVALID
 
-    def _act(self, queue: QueueState, operation: int, values: Sequence[Any]) -> object:
+    def _act(
+        self, queue: QueueState, operation: int, values: Sequence[Any], stamp_ms: int
+    ) -> object:
         """Do what an operator wants of a queue."""
         if operation == PAUSE:
             queue.is_paused = values[0]
@@ -364,16 +391,30 @@ class ShardMachine:
         if operation == HOLD:
             queue.holds += 1
             queue.hold = queue.holds
+            before = queue.moves
             if values[0] is not None:
-                queue.intent = values[0]
-            return "held", queue.hold
+                destination, bounds = values[0]
+                queue.intent = destination, before, bounds
+                queue.moves += sum(bounds[1::2]) - sum(bounds[::2]) + len(bounds) // 2
+            return "held", queue.hold, before
         if values[0] != queue.hold:
             return STALE
         if operation == LET_GO:
             queue.hold, queue.intent = 0, None
             return OK
         bounds = values[1]
-        killed = queue.settle(zip(bounds[::2], bounds[1::2], strict=True))
+        ranges = list(zip(bounds[::2], bounds[1::2], strict=True))
+        if operation == MOVE:
+            uid = values[2]
+            if uid in self.dropped:
+                return ABSENT
+            target = self._queue(uid)
+            first = target.next
+            traits = Lives.from_wire(values[3]).traits(stamp_ms)
+            ranges = move_messages(queue, target, ranges, traits, values[4])
+            if ranges:
+                self._effects.append(Enqueued(uid, first, target.next - first))
+        killed = queue.settle(ranges)
         if killed:
             self._effects.append(Settled(queue.uid, killed))
         return "done", sum(high - low + 1 for low, high in killed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from leveret.amqp.delivery import Record
+from leveret.amqp.delivery import Record, encode_record
 from leveret.amqp.errors import AmqpError
 from leveret.amqp.properties import EXPIRATION, HEADERS, PRIORITY, Properties, flags
 
@@ -55,6 +55,10 @@ class Lives:
         for column, octets in zip(columns, wire, strict=True):
             column.frombytes(octets)
         return lives
+
+    def forget_delays(self) -> None:
+        """Note that these messages have waited, whatever they ask for."""
+        self.delays = array("Q", bytes(8 * len(self.delays)))
 
     def traits(self, stamp_ms: int) -> Columns:
         """Return what a queue keeps of them, if they came at `stamp_ms`.
@@ -108,6 +112,24 @@ def has_life(header: bytes) -> bool:
     """Say whether a queue must look into a message with this content header."""
     present = flags(header)
     return bool(present & EXPIRATION) or (bool(present & HEADERS) and DELAY_OCTETS in header)
+
+
+def without_delay(octets: bytes | memoryview) -> bytes:
+    """Return a stored message that asks for no delay any more: as the header's negative value."""
+    record = Record(octets)
+    header = record.header
+    if DELAY_OCTETS not in header:
+        return bytes(octets)
+    properties = Properties.decode(header).copy()
+    delay = _delay_of(properties)
+    if delay is None or properties.headers is None:
+        return bytes(octets)
+    properties.headers = {**properties.headers, DELAY_HEADER: -delay}
+    try:
+        return encode_record(record.route, properties.encode(record.body_size), record.body)
+    except (TypeError, ValueError):
+        # A client's own headers may be what can be read and not written, a table too deep.
+        return bytes(octets)
 
 
 def _delay_of(properties: Properties) -> int | None:

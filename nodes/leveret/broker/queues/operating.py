@@ -86,7 +86,7 @@ class CancelDelayed(LeadAction[int]):
             return
         dispatcher.withdraw_delayed(chosen)
 
-        def held(number: int) -> None:
+        def held(number: int, _: int) -> None:
             lead.submit(machine.cancel(lead.uid, number, to_ranges(chosen)), cancelled)
             lead.submit(machine.let_go(lead.uid, number), lambda _: None)
 
@@ -101,16 +101,24 @@ class CancelDelayed(LeadAction[int]):
         hold(lead, held, self.fail)
 
 
-def hold(lead: Lead, held: Callable[[int], None], fail: Callable[[Exception], None]) -> None:
-    """Take a hold; then call `held` with its number, or `fail` if the lead is lost meanwhile."""
+def hold(
+    lead: Lead,
+    held: Callable[[int, int], None],
+    fail: Callable[[Exception], None],
+    way: machine.Way | None = None,
+) -> None:
+    """Take a hold; then call `held`, or `fail` if the lead is lost meanwhile.
+
+    held: takes its number, and how many messages were on their way before (see `machine.hold`).
+    """
     lead.is_acting = True
 
     def done(reply: object) -> None:
         match reply:
-            case ("held", int(number)) if lead.is_current:
-                held(number)
+            case ("held", int(number), int(before)) if lead.is_current:
+                held(number, before)
             case _:
                 lead.is_acting = False
                 fail(QueueGone() if reply == machine.GONE else NotLeading())
 
-    lead.submit(machine.hold(lead.uid, None), done)
+    lead.submit(machine.hold(lead.uid, way), done)

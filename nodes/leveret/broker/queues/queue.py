@@ -60,6 +60,7 @@ from .dead_letters import DeadLetter
 from .features import PLAIN
 from .lead import Lead, bury_refused
 from .message_life import read_lives
+from .moving import resume
 from .ranges import to_ranges
 from .seams import UNREACHABLE
 from .stream_lead import StreamLead
@@ -110,7 +111,9 @@ class QueueActor(Actor[QueueMessage]):
         self._early: list[tuple[int, Sequence[object]]] = []
         """What was asked of this leader before it was ready."""
         self._is_replacing = False
-        """The end of an earlier leader's hold is on its way through the log."""
+        """A hold in the place of an earlier leader's is on its way through the log."""
+        self._own_hold = 0
+        """The one that this instance put there."""
         self._gone = False
 
     async def start(self) -> None:
@@ -127,7 +130,7 @@ class QueueActor(Actor[QueueMessage]):
                 self._buried(message)
             case PublishRun():
                 if self._gone:
-                    message.answer()
+                    message.gone()
                 else:
                     self._desk.incoming.append(message)
             case Settle():
@@ -220,6 +223,12 @@ class QueueActor(Actor[QueueMessage]):
         size = 0
         incoming, self._desk.incoming = self._desk.incoming, []
         for run in incoming:
+            if run.is_transfer:
+                if runs:
+                    self._submit_runs(runs)
+                    runs, size = [], 0
+                self._submit_runs([run])
+                continue
             runs.append(run)
             size += run.size_bytes
             if size >= COMMAND_BYTES_MAX:
@@ -232,7 +241,9 @@ class QueueActor(Actor[QueueMessage]):
         records: list[bytes] = []
         is_numbered = False
         is_stream = self._features.stream is not None
-        has_lives = self._features.looks_into_messages
+        is_transfer = runs[0].is_transfer
+        limit = self._features.limit if is_transfer else self._features.publish_limit
+        has_lives = self._features.looks_into_messages or limit is not None
         for run in runs:
             records += run.records
             is_numbered = is_numbered or run.numbering is not None
@@ -245,7 +256,7 @@ class QueueActor(Actor[QueueMessage]):
                 records,
                 origins_of(runs),
                 read_lives(records, self._features),
-                self._features.publish_limit,
+                limit,
             )
         elif is_numbered:
             command = machine.enqueue_numbered(self.uid, records, origins_of(runs))
@@ -254,7 +265,7 @@ class QueueActor(Actor[QueueMessage]):
         self._log.submit(command, partial(self._stored, runs))
 
     def _stored(self, runs: list[PublishRun], reply: object) -> None:
-        if self._features.overflow == "reject-publish-dlx":
+        if self._features.overflow == "reject-publish-dlx" and not runs[0].is_transfer:
             match reply:
                 case ("full", int(taken)):
                     refused = [record for run in runs for record in run.records][taken:]
@@ -530,10 +541,12 @@ class QueueActor(Actor[QueueMessage]):
             self._early = []
         if self._log.is_leader and not self._gone:
             state = self._log.state(self.uid)
-            if state is not None and state.hold:
+            if state is not None and state.hold not in {0, self._own_hold}:
                 self._replace_hold()
                 return
             self._lead = self._new_lead()
+            if isinstance(self._lead, Lead) and self._lead.state.hold:
+                resume(self._lead)
             early, self._early = self._early, []
             for node, body in early:
                 self._serve(node, body)
@@ -560,22 +573,18 @@ class QueueActor(Actor[QueueMessage]):
         )
 
     def _replace_hold(self) -> None:
-        """End what an earlier leader, or instance, was doing for an operator; then take the lead.
+        """Take the place of an earlier leader, or instance, that was doing something; then lead.
 
         What it has under way comes to the log behind this, and is void: so nothing is delivered
         here that it takes away.
         """
 
-        def replaced(_: object) -> None:
-            self._is_replacing = False
-            tell(self.ref, RoleChanged())
-
         def held(reply: object) -> None:
+            self._is_replacing = False
             match reply:
-                case ("held", int(number)):
-                    self._log.submit(machine.let_go(self.uid, number), replaced)
-                case _:
-                    replaced(reply)
+                case ("held", int(number), _):
+                    self._own_hold = number
+            tell(self.ref, RoleChanged())
 
         if not self._is_replacing:
             self._is_replacing = True
@@ -616,6 +625,9 @@ def _answer(runs: list[PublishRun], reply: object) -> None:
             for run in runs:
                 run.answer(taken=max(taken, 0))
                 taken -= len(run.records)
+        case machine.GONE:
+            for run in runs:
+                run.gone()
         case _:
             for run in runs:
                 run.answer(taken=0 if reply == UNREACHABLE else ALL)

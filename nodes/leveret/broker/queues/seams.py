@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from leveret.actors import Ref
     from leveret.broker.messages import LocalConsumer, PublishRun, QueueMessage
 
+    from .moving import Destination
     from .state import QueueState
 
 UNREACHABLE: Final = "unreachable"
@@ -69,6 +70,9 @@ class QueueContext(Protocol):
 
     def exchange(self, vhost: str, name: str) -> Ref[PublishRun] | None:
         """Return an exchange, or None if there is no such exchange."""
+
+    def destination(self, source: int, uid: int) -> Destination | None:
+        """Return the queue to which messages of queue `source` may go; None if there is none."""
 
     def now_ms(self) -> int:
         """Return the time by the clock that stamps log entries where this node leads."""

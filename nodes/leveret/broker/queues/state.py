@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     PublisherWire = tuple[str, int, list[int]]
     MoreWire = tuple[list[tuple[int, int]], int, int, *tuple[object, ...]]
-    ActionsWire = tuple[bool, int, int, "Intent | None"]
+    ActionsWire = tuple[bool, int, int, "tuple[int, Intent | None] | None"]
 
 Columns = dict[Trait, "array[int]"]
 """One value a message, of some messages that came together."""
@@ -50,8 +50,9 @@ Range = tuple[int, int]
 """Sequence numbers from the first to the second, both included."""
 
 
-Intent = tuple[int, tuple[int, ...]]
-"""The uid of the queue to which messages are on their way, and the bounds of their ranges."""
+Intent = tuple[int, int, tuple[int, ...]]
+"""The uid of the queue to which messages are on their way, the number before that of the first
+under which they are published there, and the bounds of their ranges here."""
 
 
 class Location(NamedTuple):
@@ -140,6 +141,7 @@ class QueueState:
         "is_paused",
         "live",
         "mark",
+        "moves",
         "next",
         "publishers",
         "returns",
@@ -180,6 +182,8 @@ class QueueState:
         what the former one still had under way is void."""
         self.holds = 0
         """How many there were."""
+        self.moves = 0
+        """Numbers that were given to messages on their way to other queues."""
         self.intent: Intent | None = None
         """What is to be done with messages under the hold, should its leader be no more."""
         self.arrivals: Arrivals | None = None
@@ -385,6 +389,9 @@ class QueueState:
                 )
         return entries
 
+    def _moves_to_wire(self) -> list[object] | None:
+        return [self.moves, self.intent] if self.moves else None
+
     def to_wire(self) -> list[object]:
         """Return the state as plain values for a snapshot; equal states give equal values."""
         wire: list[object] = [
@@ -398,7 +405,7 @@ class QueueState:
         if self.returns or self.spared or has_actions:
             more = [sorted(self.returns.items()), self.spared, self.spared_bytes]
         if has_actions:
-            more += [self.is_paused, self.hold, self.holds, self.intent]
+            more += [self.is_paused, self.hold, self.holds, self._moves_to_wire()]
         if self.arrivals is not None:
             more.append(self.arrivals.to_wire())
         if self.publishers is not None or more:
@@ -429,9 +436,9 @@ class QueueState:
             returns, state.spared, state.spared_bytes, *further = cast("MoreWire", more)
             state.returns = dict(returns)
             if further:
-                state.is_paused, state.hold, state.holds, state.intent = cast(
-                    "ActionsWire", further[:4]
-                )
+                state.is_paused, state.hold, state.holds, moves = cast("ActionsWire", further[:4])
+                if moves is not None:
+                    state.moves, state.intent = moves
             if len(further) > 4:
                 state.arrivals = Arrivals.from_wire(cast("ArrivalsWire", further[4]))
         return state
