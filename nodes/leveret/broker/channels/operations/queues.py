@@ -41,10 +41,11 @@ async def declare_queue(channel: Channel, method: spec.QueueDeclare) -> Method |
     """queue.declare."""
     name = method.queue
     for _ in range(MADE_ANEW_MAX):
+        is_new = False
         if method.passive:
             queue = await find(channel, lambda: queue_named(channel, name), no_queue(channel, name))
         else:
-            queue = await _make_queue(channel, method)
+            queue, is_new = await _make_queue(channel, method)
         check_owner(channel, queue)
         channel.last_queue = queue.name
         if method.nowait:
@@ -56,12 +57,16 @@ async def declare_queue(channel: Channel, method: spec.QueueDeclare) -> Method |
             )
         if method.passive or channel.is_closed:
             break
+        if is_new:
+            # Somebody has deleted it since; made again, it would be there after that was answered.
+            return spec.QueueDeclareOk(queue=queue.name, message_count=0, consumer_count=0)
         # It has gone since it was found, most often with the node that was its home: what its
         # client declares again after that loss is to be there, not missing.
     raise no_queue(channel, queue.name)
 
 
-async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
+async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> tuple[Queue, bool]:
+    """Return the queue that is declared, and whether it was made for that."""
     connection = channel.connection
     vhost, name = connection.vhost, method.queue
     if name.startswith(RESERVED):
@@ -108,7 +113,7 @@ async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
         )
         current = cast("Queue", done.entity)
         if done.outcome == "created":
-            return current
+            return current, True
     else:
         check(channel, "queue", name, "configure")
     check_owner(channel, current, exclusive=method.exclusive)
@@ -122,7 +127,7 @@ async def _make_queue(channel: Channel, method: spec.QueueDeclare) -> Queue:
     arguments.check_same_arguments(
         "queue", name, vhost, wanted=table, current=arguments.decode_arguments(current.arguments)
     )
-    return current
+    return current, False
 
 
 async def delete_queue_named(channel: Channel, method: spec.QueueDelete) -> Method | None:
