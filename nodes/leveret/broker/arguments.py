@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 QUEUE_TYPES: Final = frozenset({"classic", "quorum", stream_arguments.STREAM})
 OVERFLOWS: Final = frozenset({"drop-head", "reject-publish", "reject-publish-dlx"})
+RETRY_TYPES: Final = frozenset({"disabled", "all", "failed", "returned"})
 QUEUE_MODES: Final = frozenset({"default", "lazy"})
 LEADER_LOCATORS: Final = frozenset({"client-local", "balanced", "random", "least-leaders"})
 
@@ -101,6 +102,9 @@ _QUEUE_CHECKS: Final[dict[str, Callable[[object], str | None]]] = {
     "x-queue-type": _queue_type,
     "x-delivery-limit": _integer,
     "x-consumer-timeout": _non_negative,
+    "x-delayed-retry-type": _one_of(RETRY_TYPES, "invalid_delayed_retry_type"),
+    "x-delayed-retry-min": _non_negative,
+    "x-delayed-retry-max": _non_negative,
     "x-max-age": stream_arguments.check_age,
     "x-stream-max-segment-size-bytes": _non_negative,
     "x-initial-cluster-size": _positive,

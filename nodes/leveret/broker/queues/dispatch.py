@@ -244,9 +244,9 @@ class Dispatcher:
             if self._state.locate(sequence) is None:
                 self._delayed.discard(sequence)
             elif not expires:
-                if sequence in self._delayed:
+                if sequence in self._delayed and self._state.trait("due", sequence) <= now_ms:
                     self._delayed.remove(sequence)
-                    self._return(sequence, delivered=False)
+                    self._return(sequence, delivered=sequence in self._state.returns)
             elif self.is_ready(sequence):
                 self.withdraw((sequence,))  # at once: it may have several alarms
                 expired.append(sequence)
@@ -302,6 +302,14 @@ class Dispatcher:
             if self._settling.pop(sequence, None) is not None:
                 self._decided(sequence)
                 self._return(sequence, delivered=delivered)
+
+    def delay(self, sequences: Iterable[int]) -> None:
+        """Let messages whose return is counted wait until they are due."""
+        for sequence in sequences:
+            if self._settling.pop(sequence, None) is not None:
+                self._decided(sequence)
+                self._delayed.add(sequence)
+                heappush(self._alarms, (self._state.trait("due", sequence), sequence, False))
 
     def excess(self) -> list[int]:
         """Return the first ready messages that are too many for the queue."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .incoming import Limit
     from .state import QueueState
 
+RetryType = Literal["all", "failed", "returned"]
 Overflow = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
 
 
@@ -24,6 +25,22 @@ class Retention:
     max_age_ms: int | None = None
     max_bytes: int | None = None
     """Of the messages as they are stored, with their properties."""
+
+
+@dataclass(frozen=True, slots=True)
+class DelayedRetry:
+    """How long messages that came back wait before they are delivered again."""
+
+    type: RetryType
+    """Which wait: failed ones, whose consumer went or was too slow, or those that it returned."""
+    min_ms: int
+    """The wait after the first return; after the second it is twice as long, and so on."""
+    max_ms: int | None
+    """No wait is longer."""
+
+    def is_for(self, *, failed: bool) -> bool:
+        """Say whether messages wait that came back by a failure, or were returned."""
+        return self.type in {"all", "failed" if failed else "returned"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,7 @@ class QueueFeatures:
     counts_returns: bool = False
     """Deliveries tell how often the message came back."""
     delivery_limit: int | None = None
+    delayed_retry: DelayedRetry | None = None
     consumer_timeout_ms: int | None = None
     """How long a consumer may hold a message that says nothing of it itself."""
     stream: Retention | None = None
@@ -138,8 +156,21 @@ def features_of(
         single_active=arguments.get("x-single-active-consumer") is True,
         counts_returns=limit is not None or arguments.get("x-queue-type") == "quorum",
         delivery_limit=None if limit is None or limit < 0 else limit,
+        delayed_retry=_delayed_retry(
+            text("x-delayed-retry-type"),
+            number("x-delayed-retry-min"),
+            number("x-delayed-retry-max"),
+        ),
         consumer_timeout_ms=number("x-consumer-timeout"),
     )
+
+
+def _delayed_retry(
+    retry_type: str | None, min_ms: int | None, max_ms: int | None
+) -> DelayedRetry | None:
+    if retry_type not in {"all", "failed", "returned"} or not min_ms:
+        return None
+    return DelayedRetry(cast("RetryType", retry_type), min_ms, max_ms)
 
 
 def is_too_full(features: QueueFeatures, state: QueueState) -> bool:

@@ -253,13 +253,22 @@ class Lead:
                 had_enough = limit is not None and self._state.returns.get(sequence, 0) > limit
                 (enough if had_enough else back).append(sequence)
         self._end([s for s in enough if self.dispatcher.is_settling(s)], "delivery_limit")
+        now_ms = self._context.now_ms()
+        waiting = [s for s in back if self._state.trait("due", s) > now_ms]
+        self.dispatcher.delay(waiting)
         self.dispatcher.bring_back(back, delivered=True)
 
-    def _give_back(self, consumer: Consumer, sequences: Iterable[int], *, delivered: bool) -> None:
-        if delivered and self._features.counts_returns:
+    def _give_back(
+        self, consumer: Consumer, sequences: Iterable[int], *, delivered: bool, failed: bool = False
+    ) -> None:
+        """Take messages from a consumer that returns them, or failed."""
+        retry = self._features.delayed_retry
+        if retry is not None and not retry.is_for(failed=failed):
+            retry = None
+        if delivered and (self._features.counts_returns or retry is not None):
             taken = self.dispatcher.take_back(consumer, sequences, returns=True)
             if taken:
-                self._log.submit(machine.returned(self.uid, to_ranges(taken)), _nothing)
+                self._log.submit(machine.returned(self.uid, to_ranges(taken), retry), _nothing)
         else:
             self.dispatcher.give_back(consumer, sequences, delivered=delivered)
 
@@ -314,7 +323,7 @@ class Lead:
             was_active = self.dispatcher.active
             self.dispatcher.stop(consumer)
             self._outlet.reply(consumer.key[0], consumer.attachment, "timeout", sequences)
-            self._give_back(consumer, sequences, delivered=True)
+            self._give_back(consumer, sequences, delivered=True, failed=True)
             self._delete_if_unused(was_active, _nothing)
 
     # Deliveries
@@ -540,7 +549,7 @@ class Lead:
     def _remove(self, consumer: Consumer | None) -> None:
         if consumer is not None:
             was_active = self.dispatcher.active
-            self._give_back(consumer, list(consumer.held), delivered=True)
+            self._give_back(consumer, list(consumer.held), delivered=True, failed=True)
             self.dispatcher.remove(consumer)
             self._delete_if_unused(was_active, _nothing)
 

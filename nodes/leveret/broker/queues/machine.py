@@ -19,6 +19,8 @@ publishers, origins)``                the place in `publishers` of who numbered 
 publishers, origins, lives, limit)``  own: `lives` by name, see `message_life`; `limit` is the
                                       most messages and body bytes that are not spared, or None
 ``(RETURNED, uid, [first, last, …])`` consumers gave these messages back: it is counted
+``(RETURNED, uid, [first, last, …],   likewise; besides, each waits `min` ms for each time that it
+min, max)``                           came back, `max` ms at most (None: any)
 ``(SPARE, uid, count, bytes)``        so many live messages do not count for the limit
 ``(PAUSE, uid, is_paused)``           nothing is to be delivered, or again
 ``(HOLD, uid, way)``                  the leader begins to do something with messages; `way` is
@@ -52,6 +54,8 @@ from .state import QueueState, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from .features import DelayedRetry
 
 Way = tuple[int, list[int]]
 """The uid of a queue, and the bounds of the ranges of messages that go there."""
@@ -216,9 +220,13 @@ def settle(uid: int, ranges: Iterable[Range]) -> bytes:
     return _headed((SETTLE, uid, [bound for pair in ranges for bound in pair]))
 
 
-def returned(uid: int, ranges: Iterable[Range]) -> bytes:
-    """Return the command that counts a return of the messages of `ranges`."""
-    return _headed((RETURNED, uid, [bound for pair in ranges for bound in pair]))
+def returned(uid: int, ranges: Iterable[Range], retry: DelayedRetry | None = None) -> bytes:
+    """Return the command that counts a return of the messages of `ranges`.
+
+    retry: how long they wait; None: they do not.
+    """
+    wait = () if retry is None else (retry.min_ms, retry.max_ms)
+    return _headed((RETURNED, uid, [bound for pair in ranges for bound in pair], *wait))
 
 
 def spare(uid: int, count: int, body_bytes: int) -> bytes:
@@ -342,7 +350,12 @@ class ShardMachine:
             ]
             for low, high in ranges:
                 for sequence in range(low, high + 1):
-                    queue.returns[sequence] = queue.returns.get(sequence, 0) + 1
+                    count = queue.returns[sequence] = queue.returns.get(sequence, 0) + 1
+                    if len(head) > 3:
+                        wait_ms = (
+                            head[3] * count if head[4] is None else min(head[3] * count, head[4])
+                        )
+                        queue.set_trait("due", sequence, stamp_ms + wait_ms)
             if ranges:
                 self._effects.append(Returned(uid, ranges))
             return OK

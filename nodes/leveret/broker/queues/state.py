@@ -316,6 +316,16 @@ class QueueState:
         at = sequence - chunk.first
         return column[at] if column is not None and at < len(column) else 0
 
+    def set_trait(self, trait: Trait, sequence: int, value: int) -> None:
+        """Give message `sequence`, which lives, something besides its bytes."""
+        chunk = self._chunks[bisect_right(self._firsts, sequence) - 1]
+        column = chunk.traits.get(trait)
+        if column is None:
+            column = chunk.traits[trait] = array(TRAITS[trait])
+            column.extend((0,) * len(chunk))
+        column[sequence - chunk.first] = value
+        self.traits.add(trait)
+
     def locate(self, sequence: int) -> Location | None:
         """Return where message `sequence` lies, or None if it does not live."""
         position = bisect_right(self._firsts, sequence) - 1
