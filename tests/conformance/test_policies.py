@@ -103,6 +103,18 @@ def test_a_lower_limit_sends_the_oldest_of_what_is_there_to_the_dead_letters(
     assert bodies_in(channel, queue) == [b"4", b"5"]
 
 
+def test_a_limit_of_bytes_counts_what_was_there_before_it(
+    channel: BlockingChannel, queue: str, set_policy: Setter
+) -> None:
+    publish(channel, queue, *(b"%d----" % number for number in range(5)))
+    wait_count(channel, queue, 5)
+
+    set_policy(queue, max_length_bytes=12)
+
+    wait_count(channel, queue, 2)
+    assert bodies_in(channel, queue) == [b"3----", b"4----"]
+
+
 def test_a_cleared_limit_limits_no_more(
     channel: BlockingChannel, queue: str, set_policy: Setter
 ) -> None:

@@ -30,7 +30,8 @@ def fill(node: Lab, name: str, count: int) -> None:
     """Have messages in a queue, as a node finds them at its start."""
     record = encode_record(encode_route("", name), Properties().encode(1), b"x")
     command = machine.enqueue(node.queue(name).uid, [record] * count)
-    node.shard_machine.apply(1, 0, command, 0)
+    node.shard_group.entries.append(command)
+    node.shard_machine.apply(len(node.shard_group.entries), 0, command, 0)
     node.shard_machine.take_effects()
 
 
@@ -185,3 +186,35 @@ async def test_of_ten_thousand_queues_each_is_looked_at_once_a_change() -> None:
         ones = sum(str(number).startswith("1") for number in range(10_000))
         assert 10_000 <= len(looked) <= 10_000 + ones
         assert node.directory._queues == {}
+
+
+async def test_a_limit_of_bytes_counts_what_was_there_before_it() -> None:
+    async with lab() as node:
+        await node.change(declare("q"))
+        uid = node.queue("q").uid
+        fill(node, "q", 2_500)
+
+        await node.change(set_policy("^q$", '{"max-length-bytes":3}'))
+        await wait_all_tasks_blocked()
+
+        state = node.shard_machine.queues[uid]
+        assert [sequence for sequence, _ in state.live_from(1)] == [2498, 2499, 2500]
+        assert state.body_bytes == 3
+
+
+async def test_a_full_queue_that_refuses_counts_the_bytes_of_what_was_there() -> None:
+    async with lab() as node:
+        await node.change(declare("q"))
+        uid = node.queue("q").uid
+        fill(node, "q", 4)
+        client = await node.connect()
+        client.publishes("q")
+        await wait_all_tasks_blocked()
+        assert node.shard_machine.queues[uid].live == 5
+
+        await node.change(set_policy("", '{"max-length-bytes":6,"overflow":"reject-publish"}'))
+        await wait_all_tasks_blocked()
+        client.publishes("q", count=3)
+        await wait_all_tasks_blocked()
+
+        assert node.shard_machine.queues[uid].live == 6

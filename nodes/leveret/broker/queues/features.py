@@ -181,5 +181,6 @@ def is_too_full(features: QueueFeatures, state: QueueState) -> bool:
     count_max, bytes_max = features.max_length, features.max_length_bytes
     return features.drops_head and (
         (count_max is not None and state.live > count_max)
-        or (bytes_max is not None and state.body_bytes > bytes_max)
+        # The sizes of bodies may not be known: as stored, messages are larger than these.
+        or (bytes_max is not None and state.size_bytes > bytes_max)
     )

@@ -21,6 +21,7 @@ from . import machine
 from .consumer_timeouts import ConsumerTimeouts
 from .dead_letters import DeadLetter
 from .dispatch import Consumer, ConsumerKey, Delivery, Dispatcher
+from .measuring import Measuring
 from .outlet import Outlet, read_records
 from .ranges import to_ranges
 from .single_active import RECALL_MS
@@ -95,6 +96,9 @@ class Lead:
         self._timeouts = ConsumerTimeouts(features.consumer_timeout_ms)
         self._used_ms = context.now_ms()
         """When somebody had to do with the queue last."""
+        self._measuring = Measuring(uid, log)
+        if features.max_length_bytes is not None:
+            self._measuring.begin(self._state)
         self._alarm: Alarm | None = None
         self._alarm_ms = 0
         self.is_acting = False
@@ -148,6 +152,8 @@ class Lead:
         self._dispatch()
         if has_lives:
             self._end(dispatcher.alarms(now_ms), "expired")
+        if features.max_length_bytes is not None:
+            self._measuring.go_on(self._state)
         if features.drops_head and (excess := dispatcher.excess()):
             dispatcher.withdraw(excess)
             self._end(excess, "maxlen")
@@ -173,6 +179,8 @@ class Lead:
         Messages keep the time that they were given to live when they came; the time in which
         nobody uses the queue begins anew.
         """
+        if features.max_length_bytes is not None and self._features.max_length_bytes is None:
+            self._measuring.begin(self._state)
         self._features = features
         self.dispatcher.change(features)
         self._used_ms = now_ms = self._context.now_ms()

@@ -32,6 +32,8 @@ min, max)``                           came back, `max` ms at most (None: any)
 publishers, origins)``                is a stream
 ``(MOVE, uid, hold, [first, last, …], likewise put them into another queue of the shard, with the
 destination, lives, limit)``          lives that they have there, until it is full
+``(MEASURE, uid, first, sizes)``      these are the sizes of the bodies of messages from `first`
+                                      on, where they are not known
 ====================================  =====================================================
 
 What a leader must do about it comes out as effects, collected until `take_effects`.
@@ -78,6 +80,7 @@ LET_GO: Final = 11
 CANCEL: Final = 12
 ENQUEUE_STREAM: Final = 13
 MOVE: Final = 14
+MEASURE: Final = 15
 
 OK: Final = "ok"
 GONE: Final = "gone"
@@ -139,7 +142,16 @@ class Paused:
         self.uid = uid
 
 
-Effect = Enqueued | Settled | Marked | Returned | Paused
+class Measured:
+    """Effect: the sizes of some bodies are known that were not."""
+
+    __slots__ = ("uid",)
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+
+
+Effect = Enqueued | Settled | Marked | Returned | Paused | Measured
 
 
 def full(taken: int) -> tuple[str, int]:
@@ -201,7 +213,10 @@ def _packed_origins(origins: Iterable[Origin]) -> tuple[list[str], list[int]]:
 
 
 def _packed_sizes(records: Sequence[bytes]) -> bytes:
-    sizes = array("I", map(len, records))
+    return _packed(array("I", map(len, records)))
+
+
+def _packed(sizes: array[int]) -> bytes:
     if sys.byteorder == "big":
         sizes.byteswap()
     return sizes.tobytes()
@@ -277,6 +292,11 @@ def mark(uid: int, sequence: int) -> bytes:
 def drop(uid: int) -> bytes:
     """Return the command that removes queue `uid` with its messages."""
     return _headed((DROP, uid))
+
+
+def measure(uid: int, first: int, sizes: array[int]) -> bytes:
+    """Return the command that says how large the bodies of messages from `first` on are."""
+    return _headed((MEASURE, uid, first, _packed(sizes)))
 
 
 def _headed(head: tuple[object, ...]) -> bytes:
@@ -364,6 +384,13 @@ class ShardMachine:
             if queue is None:
                 return GONE
             queue.spared, queue.spared_bytes = head[2], head[3]
+            return OK
+        if operation == MEASURE:
+            queue = self.queues.get(uid)
+            if queue is None:
+                return GONE
+            queue.measure(head[2], _unpacked_sizes(head[3]))
+            self._effects.append(Measured(uid))
             return OK
         if operation in {PAUSE, HOLD, LET_GO, CANCEL, MOVE}:
             if uid in self.dropped:

@@ -353,6 +353,38 @@ class QueueState:
                         Location(chunk.entries[at], chunk.offsets[at], chunk.sizes[at]),
                     )
 
+    def unmeasured(self, sequence: int) -> Iterator[tuple[int, Location]]:
+        """Yield the live messages from `sequence` on whose bodies are not known to have a size.
+
+        The queue must not change while the iterator is in use.
+        """
+        position = max(bisect_right(self._firsts, sequence) - 1, 0)
+        for place in range(position, len(self._chunks)):
+            chunk = self._chunks[place]
+            column = chunk.traits.get("body")
+            if column is not None and 0 not in column:
+                continue
+            for at in range(max(sequence - chunk.first, 0), len(chunk)):
+                if (column is None or not column[at]) and not (chunk.dead and chunk.dead[at]):
+                    yield (
+                        chunk.first + at,
+                        Location(chunk.entries[at], chunk.offsets[at], chunk.sizes[at]),
+                    )
+
+    def measure(self, first: int, sizes: Iterable[int]) -> None:
+        """Keep the sizes of the bodies of messages from `first` on, where none is known."""
+        for sequence, size in enumerate(sizes, first):
+            if not size or self.locate(sequence) is None:
+                continue
+            chunk = self._chunks[bisect_right(self._firsts, sequence) - 1]
+            column = chunk.traits.get("body")
+            if column is None:
+                column = chunk.traits["body"] = array(TRAITS["body"], (0,) * len(chunk))
+                self.traits.add("body")
+            if not column[sequence - chunk.first]:
+                column[sequence - chunk.first] = size
+                self.body_bytes += size
+
     def nth_live(self, number: int) -> int:
         """Return the sequence number of live message `number`, the first being 0.
 
