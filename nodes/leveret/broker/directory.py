@@ -31,6 +31,7 @@ from .messages import (
     Wake,
     tell,
 )
+from .news import News
 from .queues.features import features_of, is_too_full
 from .queues.home import AwayLog, HomeLog
 from .queues.moving import Destination
@@ -130,6 +131,8 @@ class Directory:
         """Grows when an exchange went or a permission changed: what was checked for publishes
         must be checked again."""
         catalog.on_change(self._catalog_changed)
+        # Behind the routers, which must know of a binding that is the first news it is to get.
+        self.news = News(catalog, self.announcer, node=node, now_ms=wall_clock_ms)
         links.on_message(CHANNEL, self._peer_says)
         links.on_up(self._link_up)
         links.on_down(self._link_down)

@@ -19,6 +19,7 @@ from leveret.amqp.blocked import LOW_ON_DISK, LOW_ON_MEMORY, NO_MAJORITY, text_o
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leveret.amqp.fields import Value
     from leveret.broker.access import InThread
     from leveret.storage import Disk, Journal
     from leveret.transport import NodeId, Peers
@@ -60,10 +61,12 @@ class Alarms:
         majority: Majority,
         in_thread: InThread,
         changed: Callable[[str | None], None],
+        told: Callable[[str, dict[str, Value]], None] | None = None,
     ) -> None:
         """Watch the room on `disk` and in `memory`, and the majority.
 
         changed: told the reason when publishers are to be held back, None when not any more.
+        told: hears of each alarm of this node that begins or ends: the event's key and facts.
         """
         self._disk = disk
         self._journal = journal
@@ -74,6 +77,7 @@ class Alarms:
         self._majority = majority
         self._in_thread = in_thread
         self._changed = changed
+        self._told = told
         self._reason: str | None = None
         """As told last."""
         self._is_cut_off = False
@@ -135,8 +139,13 @@ class Alarms:
             low.add(LOW_ON_DISK)
         if self._memory.is_low():
             low.add(LOW_ON_MEMORY)
-        if low != self._own():
+        before = self._own()
+        if low != before:
             self._set(self._node, low)
+            if self._told is not None:
+                for reason in sorted(low ^ before):
+                    key = "alarm.set" if reason in low else "alarm.cleared"
+                    self._told(key, {"source": _TITLES[reason]})
             for peer in self._peers.up:
                 self._tell(peer)
         if self._majority.is_lost() != self._is_cut_off:

@@ -366,6 +366,7 @@ async def _run(
                 ),
                 in_thread=outside.in_thread,
                 changed=listener.block,
+                told=directory.news.tell_of_node,
             )
             parts = NodeParts(
                 config=config,
@@ -435,6 +436,7 @@ async def _run(
 
             if await unless_stopped(stop, begin):
                 outside.tune_memory()
+                directory.news.open(lambda: replicas.groups[0].is_leader)
                 for bound in plain:
                     await ground.start(listener.serve, bound)
                 for bound in secured:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leveret.broker.access import export_password_hash
+from leveret.broker.news import EVENT_EXCHANGE
 from leveret.catalog.model import PREDECLARED_NAMES
 
 from .limits import limits_of_user, limits_of_vhost
@@ -68,7 +69,7 @@ def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, 
             }
             for vhost in vhosts
             for exchange in sorted(model.exchanges(vhost), key=lambda exchange: exchange.name)
-            if exchange.name not in PREDECLARED_NAMES
+            if exchange.name not in PREDECLARED_NAMES and exchange.name != EVENT_EXCHANGE
         ],
         "queues": [
             {

@@ -17,6 +17,7 @@ import trio
 from leveret.amqp import errors, spec
 from leveret.amqp.delivery import Record, encode_get_ok, header_with_long
 from leveret.amqp.events import Ack, Publish
+from leveret.amqp.fields import Long
 from leveret.amqp.method import Method
 from leveret.broker.connections.descriptions import ChannelDescription, describe_consumers
 from leveret.broker.messages import (
@@ -48,6 +49,7 @@ from .unacked import NOWHERE, Unacked, UnackedMessages
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from leveret.amqp.fields import Value
     from leveret.broker.connections.connection import ConnectionActor
     from leveret.broker.messages import ConsumerTimedOut
     from leveret.broker.numbering import Numbering
@@ -371,6 +373,8 @@ class Channel:
         """Take a consumer out; what the client holds of it can still be settled."""
         entry = self.consumers.pop(tag, None)
         if entry is not None:
+            if entry.is_ready:
+                self._tell_of_consumer("consumer.deleted", entry)
             for message in entry.early:
                 self._refuse(message)
             self._leaving[entry.consumer] = entry.uid
@@ -415,6 +419,9 @@ class Channel:
         self.forget_replies()
         for consumer, uid in self._leaving.items():
             self._tell_queue(uid, Detach(consumer))
+        for entry in self.consumers.values():
+            if entry.is_ready:
+                self._tell_of_consumer("consumer.deleted", entry)
         for entry in (*self.consumers.values(), *self.holders.values()):
             self._tell_queue(entry.uid, Detach(entry.consumer))
         self.consumers.clear()
@@ -436,6 +443,7 @@ class Channel:
             self.connection.write_cancel(self.number, tag)
             return
         entry.is_ready = True
+        self._tell_of_consumer("consumer.created", entry)
         early, entry.early = entry.early, []
         for message in early:
             if entry.consumer.stream is not None:
@@ -444,6 +452,24 @@ class Channel:
                 self.deliver(message)
         if self._is_paused:
             self._tell_queue(entry.uid, Adjust(entry.consumer, paused=True))
+
+    def _tell_of_consumer(self, key: str, entry: ConsumerEntry) -> None:
+        news = self.connection.services.directory.news
+        if not news.is_heard:
+            return
+        consumer = entry.consumer
+        queue = self.connection.services.catalog.model.queue_by_uid(entry.uid)
+        facts: dict[str, Value] = {
+            "consumer_tag": consumer.tag or "",
+            "queue": "" if queue is None else queue.name,
+            "vhost": self.connection.vhost,
+            "channel": self.connection.facts_of(self.number)["pid"],
+        }
+        if key == "consumer.created":
+            facts["exclusive"] = consumer.exclusive
+            facts["ack_required"] = not consumer.no_ack
+            facts["prefetch_count"] = Long(entry.own_prefetch)
+        news.tell(key, facts)
 
     # Settling
 

@@ -16,6 +16,7 @@ import trio
 from leveret.actors import Actor
 from leveret.amqp import errors, spec
 from leveret.amqp.events import Ack, ChannelFailed, ConnectionFailed, MethodReceived, Publish
+from leveret.amqp.fields import Long
 from leveret.amqp.frames import HEARTBEAT
 from leveret.amqp.states import ConnectionState
 from leveret.broker.access import ResourceRefused
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from leveret.actors import Ref
     from leveret.amqp import ServerConnection
     from leveret.amqp.events import Event
+    from leveret.amqp.fields import Value
     from leveret.amqp.method import Method
     from leveret.broker.access import ResourceKind, Right, TopicRight
     from leveret.catalog.model import Exchange, Queue
@@ -275,6 +277,18 @@ class ConnectionActor(Actor[object]):
             return None
         return Origin(self.vhost, self.session.place, channel, self.user)
 
+    def facts_of(self, channel: int) -> dict[str, Value]:
+        """Return what events tell of a channel."""
+        name = f"{self.session.place} ({channel})"
+        return {
+            "name": name,
+            "pid": name,
+            "number": Long(channel),
+            "connection": self.session.place,
+            "user": self.user,
+            "vhost": self.vhost,
+        }
+
     def published(self, size_bytes: int) -> None:
         """Count bytes that wait for an operation."""
         self._flow.published(size_bytes)
@@ -394,6 +408,7 @@ class ConnectionActor(Actor[object]):
             return
         self._epoch += 1
         self._channels[number] = Channel(number, self._epoch, self, numbering=numbering)
+        self.services.directory.news.tell("channel.created", self.facts_of(number))
         self.write(number, spec.ChannelOpenOk())
 
     def _on_channel(self, number: int, event: Publish | Ack | Method) -> None:
@@ -530,6 +545,7 @@ class ConnectionActor(Actor[object]):
         if channel is not None:
             channel.close()
             self.services.directory.tallies.close_channel(self.number)
+            self.services.directory.news.tell("channel.closed", self.facts_of(number))
 
     def _release(self) -> None:
         """Return everything that the client holds."""

@@ -127,11 +127,13 @@ class Handshake:
         is_loopback: bool,
         name: str,
         certified: Callable[[], str] | None = None,
+        told: Callable[[str, str, str | None], None] | None = None,
     ) -> None:
         """Begin with a connected client.
 
         certified: gives the name of the user in the client's certificate, or raises LoginRefused;
             None: no certificate was asked for, and EXTERNAL is not offered.
+        told: hears of a log-in: the name, the mechanism, and why it was refused or None.
         """
         self._stream = stream
         self._protocol = protocol
@@ -141,6 +143,7 @@ class Handshake:
         self._is_loopback = is_loopback
         self._name = name
         self._certified = certified
+        self._told = told
         self._events: deque[Event] = deque()
 
     async def run(self, number: int) -> tuple[Session, list[Event]]:
@@ -216,7 +219,9 @@ class Handshake:
             user = await self._authenticate(start_ok.mechanism, start_ok.response)
         except LoginRefused as error:
             log.warning("login refused", extra={"connection": self._name, "reason": str(error)})
+            self._tell(_name_of(start_ok), start_ok.mechanism, str(error))
         else:
+            self._tell(user.name, start_ok.mechanism, None)
             return user.name
         await trio.sleep(self._greeting.refused_login_delay_s)
         capabilities = start_ok.client_properties.get("capabilities")
@@ -234,6 +239,10 @@ class Handshake:
                 )
             )
         raise HandshakeFailed
+
+    def _tell(self, user: str, mechanism: str, error: str | None) -> None:
+        if self._told is not None:
+            self._told(user, mechanism, error)
 
     async def _authenticate(self, mechanism: str, response: bytes) -> User:
         """Return who it is.
@@ -284,6 +293,14 @@ class Handshake:
             log.info("client left during the handshake", extra={"connection": self._name})
             raise HandshakeFailed
         self._events.extend(self._protocol.receive_data(data))
+
+
+def _name_of(start_ok: spec.ConnectionStartOk) -> str:
+    """Return the name that a refused client gave, if it can be read."""
+    try:
+        return _credentials(start_ok.mechanism, start_ok.response)[0]
+    except LoginRefused:
+        return ""
 
 
 def _credentials(mechanism: str, response: bytes) -> tuple[str, bytes]:

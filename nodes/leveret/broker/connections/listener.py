@@ -14,6 +14,7 @@ import trio
 
 from leveret.actors import Actor, ActorStopped, Ref, supervise
 from leveret.amqp import ServerConnection
+from leveret.amqp.fields import Long
 from leveret.broker.budget import Budget
 from leveret.broker.messages import tell
 from leveret.catalog.commands import Deleted, Restored
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leveret.amqp.events import Event as ClientEvent
+    from leveret.amqp.fields import Value
     from leveret.catalog.commands import Event
     from leveret.transport import Sockets
 
@@ -47,6 +49,9 @@ come together, because it is the queues that would crash at it."""
 
 ACCEPT_PAUSE_S: Final = 0.1
 """Rest after an accept that failed for want of file descriptors or memory."""
+
+PROTOCOL: Final = "{0,9,1}"
+"""AMQP's version as events tell it."""
 
 
 class ListenerConfig:
@@ -251,6 +256,7 @@ class Listener:
                     is_loopback=_is_loopback(address[0]),
                     name=name,
                     certified=certified,
+                    told=partial(self._tell_of_login, name, address, here, is_tls=tls is not None),
                 )
                 with trio.fail_after(self._config.handshake_timeout_s):
                     session, ahead = await handshake.run(self._number)
@@ -263,12 +269,59 @@ class Listener:
                     extra={"connection": name, "reason": str(error) or type(error).__name__},
                 )
             return
+        news, facts = self._services.directory.news, _facts(session)
+        news.tell_of_node(
+            "connection.created",
+            facts
+            | {
+                "vhost": session.vhost,
+                "user": session.user,
+                "protocol": PROTOCOL,
+                "type": "network",
+                "ssl": tls is not None,
+                "peer_host": address[0],
+                "peer_port": Long(address[1]),
+                "host": here[0],
+                "port": Long(here[1]),
+                "frame_max": Long(protocol.frame_max),
+                "timeout": Long(session.heartbeat_s),
+            },
+        )
         try:
             await self._serve_session(
                 session, ahead, protocol, stream, _place(address), here, is_tls=tls is not None
             )
         finally:
             self._services.directory.tallies.leave(session.number)
+            news.tell_of_node("connection.closed", facts)
+
+    def _tell_of_login(
+        self,
+        name: str,
+        peer: tuple[str, int],
+        here: tuple[str, int],
+        user: str,
+        mechanism: str,
+        error: str | None,
+        *,
+        is_tls: bool,
+    ) -> None:
+        """Tell that a client logged in, or why it did not."""
+        facts: dict[str, Value] = {
+            "name": user,
+            "connection_name": name,
+            "connection_type": "network",
+            "auth_mechanism": mechanism,
+            "protocol": PROTOCOL,
+            "ssl": is_tls,
+            "peer_host": peer[0],
+            "peer_port": Long(peer[1]),
+            "host": here[0],
+        }
+        verb = "success"
+        if error is not None:
+            verb, facts["error"] = "failure", error
+        self._services.directory.news.tell(f"user.authentication.{verb}", facts)
 
     async def _serve_session(
         self,
@@ -359,6 +412,15 @@ def _once(
     """Return a maker whose second actor hangs up: half a conversation cannot be taken up again."""
     makers = [lambda: _Crashed(hang_up), make]
     return lambda: makers.pop()() if len(makers) > 1 else makers[0]()
+
+
+def _facts(session: Session) -> dict[str, Value]:
+    """Return the facts that say which connection an event is about."""
+    return {
+        "name": session.place,
+        "pid": session.place,
+        "user_provided_name": session.client_name,
+    }
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,14 +18,16 @@ from leveret.broker.messages import (
     QueueGone,
     QueueRequest,
 )
+from leveret.broker.news import EVENT_EXCHANGE, EVENT_VHOST
 from leveret.catalog.catalog import CatalogTimeout, ChangeRefused
 from leveret.catalog.commands import (
     Command,
+    DeclareExchange,
     DeclareQueue,
     Done,
     Refusal,
 )
-from leveret.catalog.model import Entity, Queue
+from leveret.catalog.model import EMPTY_TABLE, Entity, Queue
 
 from .naming import is_mine
 
@@ -59,6 +61,23 @@ def error_of_refusal(refusal: Refusal) -> errors.AmqpError:
         case "malformed", _:
             return errors.precondition_failed(f"invalid declaration: {refusal.name}")
     return errors.internal_error()
+
+
+async def make_event_exchange(channel: Channel, name: str) -> None:
+    """Make the event exchange if that is what the client names, and it is not there yet.
+
+    It comes with its first use, so that clusters that do not use it are as they were.
+    """
+    connection = channel.connection
+    if (
+        name == EVENT_EXCHANGE
+        and connection.vhost == EVENT_VHOST
+        and connection.services.catalog.model.exchange(EVENT_VHOST, EVENT_EXCHANGE) is None
+    ):
+        command = DeclareExchange(
+            EVENT_VHOST, EVENT_EXCHANGE, "topic", True, False, True, EMPTY_TABLE
+        )
+        await change(channel, command)
 
 
 async def find(

@@ -15,7 +15,7 @@ from leveret.catalog.commands import (
 )
 from leveret.catalog.model import Binding
 
-from .asking import catch_up, change
+from .asking import catch_up, change, make_event_exchange
 from .naming import (
     check,
     check_not_default,
@@ -104,6 +104,8 @@ async def _bind(
         routing_key,
         encode_table(dict(sorted(table.items()))),
     )
+    if binds:
+        await make_event_exchange(channel, source)
     model = channel.connection.services.catalog.model
     exchange = model.exchange(vhost, source)
     if exchange is None or (binds and model.has_binding(binding)):

@@ -14,7 +14,7 @@ from leveret.catalog.commands import (
 )
 from leveret.catalog.model import Exchange
 
-from .asking import change, find, still_there
+from .asking import change, find, make_event_exchange, still_there
 from .naming import (
     RESERVED,
     check,
@@ -41,6 +41,7 @@ async def declare_exchange(channel: Channel, method: spec.ExchangeDeclare) -> Me
     """exchange.declare."""
     connection = channel.connection
     vhost, name = connection.vhost, method.exchange
+    await make_event_exchange(channel, name)
     if method.passive:
         await find(channel, lambda: exchange_named(channel, name), no_exchange(channel, name))
         return None if method.nowait else spec.ExchangeDeclareOk()
