@@ -40,6 +40,7 @@ def queue(name: str, *, messages: int | None = 3, leader: str | None = "node-2")
         messages_ready=messages,
         messages_unacknowledged=None if messages is None else 0,
         consumers=None if messages is None else 1,
+        dead_letter_cycles=0,
         message_bytes=None if messages is None else 30,
         state="running" if leader else "down",
         leader=leader,

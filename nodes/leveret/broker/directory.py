@@ -199,6 +199,11 @@ class Directory:
         log = self._shards[queue.shard] if queue.shard else self._logs.get(uid)
         return None if log is None else log.state(uid)
 
+    def cycles(self, uid: int) -> int:
+        """Return how many dead letters of a queue this node dropped since they would go round."""
+        desk = self._desks.get(uid)
+        return 0 if desk is None else desk.cycles
+
     def depth(self) -> tuple[int, int]:
         """Return how many messages are ready, and how many consumers hold.
 

@@ -74,7 +74,9 @@ class ExchangeActor(Actor[PublishRun]):
                 by_uid |= {q.uid: q for q in router.route(key, headers, properties)}
             destinations = tuple(by_uid.values())
         if run.visited:
+            routed = len(destinations)
             destinations = tuple(queue for queue in destinations if queue.name not in run.visited)
+            run.turn_away(routed - len(destinations))
         queues = [ref for queue in destinations if (ref := self._queue(queue.uid)) is not None]
         if run.origin is not None and self._trace is not None:
             self._trace(run.origin, run, [queue.name for queue in destinations])

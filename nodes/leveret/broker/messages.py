@@ -175,6 +175,9 @@ class PublishRun:
                 run.is_routed = True
             before = run
 
+    def turn_away(self, queues: int) -> None:
+        """Note that so many queues would have got it, and must not; for who asks for that."""
+
     def end(self) -> None:
         """Send it home without a queue: its exchange is gone."""
         self.go_home()

@@ -30,6 +30,7 @@ COUNTS: Final = frozenset(
         "messages_unacknowledged",
         "consumers",
         "message_bytes",
+        "dead_letter_cycles",
         "state",
     }
 )

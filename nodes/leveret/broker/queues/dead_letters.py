@@ -31,7 +31,7 @@ REJECTED: Final = "rejected"
 class DeadLetter(PublishRun):
     """A dead message on its way; it comes home to the actor of the queue that it died in."""
 
-    __slots__ = ("lead", "reason", "sequence", "source", "visited")
+    __slots__ = ("cycles", "lead", "reason", "sequence", "source", "visited")
 
     def __init__(
         self,
@@ -68,10 +68,16 @@ class DeadLetter(PublishRun):
         self.records.append(dead)
         self.size_bytes = len(dead)
         self.is_told = True
+        self.cycles = 0
+        """Queues that would have got it, where it would go round."""
         self.source = source
         self.sequence = sequence
         self.reason: Reason = reason
         self.lead = lead
+
+    def turn_away(self, queues: int) -> None:
+        """Note that so many queues would have got it and were on its way already."""
+        self.cycles += queues
 
     def is_home_at(self, uid: int) -> bool:
         """Say whether it comes back to queue `uid`, and not as a publish to it."""

@@ -13,6 +13,7 @@ and news of what was written carry, so that those of an earlier one count nowher
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,6 +75,11 @@ if TYPE_CHECKING:
     from .seams import Desk, QueueContext, QueueLog
 
 _LeaderRequest = Attach | Cancel | Get | Count | Purge
+
+log = logging.getLogger(__name__)
+
+CYCLES_TOLD_MS: Final = 60_000
+"""Dead letters that go round are told in the log so often, for each queue."""
 
 COMMAND_BYTES_MAX: Final = 1 << 20
 """Messages of one batch beyond this go into a further command, so that no entry grows huge."""
@@ -201,12 +207,30 @@ class QueueActor(Actor[QueueMessage]):
         self._desk.unacked = 0 if lead is None else lead.unacked
 
     def _buried(self, letter: DeadLetter) -> None:
+        if letter.cycles:
+            self._note_cycles(letter)
         if letter.sequence is None:
             return
         if not letter.refused:
             self._desk.settling.append(letter.sequence)
         if isinstance(self._lead, Lead):
             self._lead.buried(letter)
+
+    def _note_cycles(self, letter: DeadLetter) -> None:
+        """Count what was dropped because it would go round, and say so now and then."""
+        desk, now_ms = self._desk, self._context.now_ms()
+        desk.cycles += letter.cycles
+        if now_ms >= desk.cycles_told_ms + CYCLES_TOLD_MS:
+            desk.cycles_told_ms = now_ms
+            log.warning(
+                "dead letters go round in a circle: they are dropped",
+                extra={
+                    "queue": self._features.name,
+                    "vhost": self._features.vhost,
+                    "exchange": letter.exchange,
+                    "dropped": desk.cycles,
+                },
+            )
 
     def _reject(self, message: Reject) -> None:
         if self._features.dead_letter_exchange is None:

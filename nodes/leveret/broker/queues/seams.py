@@ -91,5 +91,9 @@ class Desk:
         self.requests = 0
         """The number of the last request to the leader."""
         self.was_open = False
+        self.cycles = 0
+        """Dead letters that were dropped here because they would go round."""
+        self.cycles_told_ms = 0
+        """When the log was told last."""
         self.unacked = 0
         """Messages that consumers hold, as of the last batch; 0 unless this node leads."""

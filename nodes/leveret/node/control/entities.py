@@ -59,6 +59,7 @@ class QueueFill(msgspec.Struct, frozen=True, array_like=True):
     consumers: int
     message_bytes: int = 0
     is_paused: bool = False
+    cycles: int = 0
 
 
 class QueueSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +68,8 @@ class QueueSeen(msgspec.Struct, frozen=True, kw_only=True):
     The counts are None if nobody told them. `leader` is the node that has the queue, None without;
     `group` is the Raft group that replicates it, None if it is on that node alone. `members` are
     the nodes that keep it, `online` those of them that are there. `message_bytes` are those of
-    stored messages with their properties.
+    stored messages with their properties. `dead_letter_cycles` are the dead letters that its node
+    dropped, since it leads, because they would have gone round.
     """
 
     name: str
@@ -77,6 +79,7 @@ class QueueSeen(msgspec.Struct, frozen=True, kw_only=True):
     messages_unacknowledged: int | None
     consumers: int | None
     message_bytes: int | None
+    dead_letter_cycles: int | None
     state: Literal["running", "paused", "down"]
     leader: str | None
     members: list[str]
@@ -190,6 +193,7 @@ def _queue_seen(
         messages_unacknowledged=fill.unacknowledged if fill else None,
         consumers=fill.consumers if fill else None,
         message_bytes=fill.message_bytes if fill else None,
+        dead_letter_cycles=fill.cycles if fill else None,
         state=state,
         leader=node.name if node is not None else None,
         members=[member.name for member in known],
@@ -236,6 +240,7 @@ async def _count_here(parts: NodeParts, arguments: VirtualHostArguments) -> list
                     counts.consumers,
                     state.size_bytes if state else 0,
                     bool(state and state.is_paused),
+                    parts.directory.cycles(uid),
                 )
             )
     for _, count in asked:
