@@ -134,6 +134,9 @@ class Node:
     def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
         raise AssertionError("the queue is not auto-delete")
 
+    def park(self, vhost: str, letter: object) -> bool:
+        return False
+
     def destination(self, source: int, uid: int) -> None:
         raise AssertionError("nobody moves messages")
 

@@ -124,6 +124,9 @@ class Lab:
     def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
         raise AssertionError("streams do not end by themselves")
 
+    def park(self, vhost: str, letter: object) -> bool:
+        return False
+
     def destination(self, source: int, uid: int) -> None:
         raise AssertionError("nobody moves messages")
 

@@ -32,6 +32,7 @@ from .messages import (
     tell,
 )
 from .news import News
+from .parking import Parking
 from .queues.features import features_of, is_too_full
 from .queues.home import AwayLog, HomeLog
 from .queues.moving import Destination
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from .messages import LocalConsumer, PublishRun, QueueMessage
     from .policies.in_force import Policies
+    from .queues.dead_letters import DeadLetter
     from .queues.features import QueueFeatures
     from .queues.machine import Effect, ShardMachine
     from .queues.seams import QueueLog
@@ -102,6 +104,7 @@ class Directory:
         supervisor: Supervisor,
         timers: Timers,
         wall_clock_ms: Callable[[], int],
+        parks_dead_letters: bool = False,
     ) -> None:
         self._timers = timers
         self._wall_clock_ms = wall_clock_ms
@@ -117,6 +120,14 @@ class Directory:
         self.announcer = Announcer(catalog, self.exchange)
         self.firehose = Firehose(catalog, self.announcer, node=node)
         self.tallies = Tallies(catalog, links)
+        self.parking = Parking(
+            catalog,
+            self.queue,
+            node=node,
+            boot=boot,
+            is_on=parks_dead_letters,
+            now_ms=wall_clock_ms,
+        )
         self._links = links
         self._supervisor = supervisor
         self._shards: dict[int, Shard] = {}
@@ -236,6 +247,10 @@ class Directory:
     def after(self, delay_s: float, ref: Ref[QueueMessage], message: QueueMessage) -> Timer:
         """Tell `message` to `ref` in `delay_s` seconds."""
         return self._timers.after(delay_s, ref, message)
+
+    def park(self, vhost: str, letter: DeadLetter) -> bool:
+        """Keep a dead letter that no queue takes; it comes home again. False: it is not wanted."""
+        return self.parking.park(vhost, letter)
 
     def destination(self, source: int, uid: int) -> Destination | None:
         """Return the queue to which messages of queue `source` may go; None if there is none."""

@@ -9,6 +9,7 @@ from leveret.actors import Actor
 
 from .headers import headers_of, properties_of
 from .messages import PublishRun, Returned, tell
+from .queues.dead_letters import DeadLetter
 from .replies import PREFIX
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class ExchangeActor(Actor[PublishRun]):
             for key in run.copies:
                 by_uid |= {q.uid: q for q in router.route(key, headers, properties)}
             destinations = tuple(by_uid.values())
+        is_unroutable = not destinations
         if run.visited:
             routed = len(destinations)
             destinations = tuple(queue for queue in destinations if queue.name not in run.visited)
@@ -83,6 +85,8 @@ class ExchangeActor(Actor[PublishRun]):
         if not queues:
             if run.mandatory:
                 tell(run.connection, Returned(run))
+            if isinstance(run, DeadLetter):
+                run.is_unroutable = is_unroutable
             run.go_home()
             return
         run.waiting = len(queues)

@@ -63,6 +63,8 @@ class PublishRun:
     )
     visited: frozenset[str] = frozenset()
     """Queues that must not get it."""
+    is_unroutable = False
+    """No queue was to take it; asked only of dead letters."""
     is_transfer = False
     """It comes from another queue: what is too much stays there, whatever happens at the limit."""
 

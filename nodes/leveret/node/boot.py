@@ -318,6 +318,7 @@ async def _run(
                 supervisor=supervisor,
                 timers=timers,
                 wall_clock_ms=outside.wall_clock_ms,
+                parks_dead_letters=config.node.park_dead_letters,
             )
             for number, machine in enumerate(shard_machines, 1):
                 directory.add_shard(number, replicas.groups[number], machine)

@@ -108,6 +108,13 @@ class NodeSection:
         at_limit="Publishers of all nodes are held back (connection.blocked) until it uses less;"
         " consumers go on.",
     )
+    park_dead_letters: bool = setting(
+        False,
+        BOOLEAN,
+        "Keep dead letters that no queue takes in the queue `$dead` of their virtual"
+        " host, instead of dropping them as RabbitMQ does. The same on all nodes.",
+        at_limit="Beyond 10,000 messages or 64 MiB of bodies the oldest are dropped.",
+    )
     lost_after_s: float = setting(
         5.0,
         SECONDS,

@@ -31,7 +31,7 @@ REJECTED: Final = "rejected"
 class DeadLetter(PublishRun):
     """A dead message on its way; it comes home to the actor of the queue that it died in."""
 
-    __slots__ = ("cycles", "lead", "reason", "sequence", "source", "visited")
+    __slots__ = ("cycles", "is_unroutable", "lead", "reason", "sequence", "source", "visited")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class DeadLetter(PublishRun):
         self.is_told = True
         self.cycles = 0
         """Queues that would have got it, where it would go round."""
+        self.is_unroutable = False
         self.source = source
         self.sequence = sequence
         self.reason: Reason = reason
@@ -78,6 +79,11 @@ class DeadLetter(PublishRun):
     def turn_away(self, queues: int) -> None:
         """Note that so many queues would have got it and were on its way already."""
         self.cycles += queues
+
+    def end(self) -> None:
+        """Send it home: its exchange is gone."""
+        self.is_unroutable = True
+        super().end()
 
     def is_home_at(self, uid: int) -> bool:
         """Say whether it comes back to queue `uid`, and not as a publish to it."""

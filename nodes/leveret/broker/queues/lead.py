@@ -233,7 +233,7 @@ class Lead:
             location = self._state.locate(sequence)
             if location is None:
                 continue
-            if exchange is not None:
+            if name is not None:
                 letter = DeadLetter(
                     self.uid,
                     sequence,
@@ -244,7 +244,9 @@ class Lead:
                     now_s=context.now_ms() // 1000,
                     lead=self,
                 )
-                if tell(exchange, letter):
+                if (exchange is not None and tell(exchange, letter)) or (
+                    exchange is None and context.park(features.vhost, letter)
+                ):
                     self._under_way += 1
                     continue
             lost.append(sequence)
@@ -585,7 +587,7 @@ def bury_refused(
     """Publish what a full queue did not take to its dead-letter exchange."""
     name = features.dead_letter_exchange
     exchange = None if name is None else context.exchange(features.vhost, name)
-    if exchange is None:
+    if name is None:
         return
     for record in records:
         letter = DeadLetter(
@@ -597,7 +599,10 @@ def bury_refused(
             reason="maxlen",
             now_s=context.now_ms() // 1000,
         )
-        tell(exchange, letter)
+        if exchange is None:
+            context.park(features.vhost, letter)
+        else:
+            tell(exchange, letter)
 
 
 def _nothing(_: object) -> None:

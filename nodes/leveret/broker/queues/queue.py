@@ -209,6 +209,8 @@ class QueueActor(Actor[QueueMessage]):
     def _buried(self, letter: DeadLetter) -> None:
         if letter.cycles:
             self._note_cycles(letter)
+        if letter.is_unroutable and self._context.park(self._features.vhost, letter):
+            return
         if letter.sequence is None:
             return
         if not letter.refused:

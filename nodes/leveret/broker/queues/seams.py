@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from leveret.actors import Ref
     from leveret.broker.messages import LocalConsumer, PublishRun, QueueMessage
 
+    from .dead_letters import DeadLetter
     from .moving import Destination
     from .state import QueueState
 
@@ -70,6 +71,9 @@ class QueueContext(Protocol):
 
     def exchange(self, vhost: str, name: str) -> Ref[PublishRun] | None:
         """Return an exchange, or None if there is no such exchange."""
+
+    def park(self, vhost: str, letter: DeadLetter) -> bool:
+        """Keep a dead letter that no queue takes; it comes home again. False: it is not wanted."""
 
     def destination(self, source: int, uid: int) -> Destination | None:
         """Return the queue to which messages of queue `source` may go; None if there is none."""
