@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests that need neither a real process nor a foreign client nor minutes of simulation; newer
 # Pythons run these alone.
-UNIT := tests --ignore=tests/conformance --ignore=tests/cluster --ignore=tests/typing \
+UNIT := tests --ignore=tests/conformance --ignore=tests/cluster --ignore=tests/foreign \
+	--ignore=tests/typing \
 	--ignore=tests/chaos/test_simulation.py --ignore=tests/chaos/test_mutations.py \
 	--ignore=tests/chaos/test_real_cluster.py \
 	--ignore=tests/test_layout.py --ignore=tests/test_docs.py \
