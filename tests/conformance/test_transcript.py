@@ -19,7 +19,7 @@ import pytest
 from tests.conformance.bench import LOCKED, Bench
 
 REPLY_QUEUE = "amq.rabbitmq.reply-to"
-FOLDER = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 
 
 class Line(NamedTuple):
@@ -425,14 +425,29 @@ ELSEWHERE = {
         "queues.py::test_auto_delete_waits_for_its_first_consumer_and_goes_with_the_last"
     ),
     "auto-delete exchange": "exchanges.py::test_auto_delete_exchange_goes_with_its_last_binding",
+    "stream offset 2": "streams.py::test_a_reader_begins_where_it_likes",
+    "stream w/o prefetch": "streams.py::test_a_reader_must_have_a_prefetch",
+    "stream basic.get": "streams.py::test_what_streams_do_not_do_ends_the_connection",
+    "stream autoack": "streams.py::test_what_streams_do_not_do_ends_the_connection",
+    "consistent hash bad weight": "spreading.py::test_a_binding_without_a_weight_is_refused",
+    "perm declare": "broker/test_access.py::test_a_refused_resource_has_rabbitmqs_text",
+    "perm publish default": "broker/test_access.py::test_a_refused_resource_has_rabbitmqs_text",
+    "perm consume": "broker/test_access.py::test_a_refused_resource_has_rabbitmqs_text",
+    "topic perm write": (
+        "topic_permissions.py::test_a_publish_with_a_key_that_is_not_allowed_is_refused"
+    ),
+    "topic perm bind": (
+        "topic_permissions.py::test_a_binding_with_a_key_that_is_not_allowed_is_refused"
+    ),
     "AUTH guest bad /": "handshake.py::test_wrong_password_is_told_to_clients_that_understand",
     "AUTH guest guest novhost": "handshake.py::test_missing_vhost_is_refused_with_its_name",
 }
-"""Where a line is shown that is more than a refusal: file after `test_`, and test."""
+"""Where a line is shown that needs more than one channel: file here, after `test_`, and test."""
 
 
 @pytest.mark.parametrize("asked", ELSEWHERE)
 def test_a_line_that_is_shown_elsewhere_is_shown_there(asked: str) -> None:
     file, _, test = ELSEWHERE[asked].partition("::")
+    path = TESTS / file if "/" in file else TESTS / "conformance" / f"test_{file}"
 
-    assert f"def {test}(" in (FOLDER / "tests/conformance" / f"test_{file}").read_text()
+    assert f"def {test}(" in path.read_text()
