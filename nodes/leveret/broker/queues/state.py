@@ -20,6 +20,8 @@ from .arrivals import Arrivals
 from .publishers import Publishers
 
 CHUNK_MESSAGES: Final = 1024
+DENSE: Final = 8
+"""Messages an entry, from which on it is quicker to look for the next entry than at each."""
 
 Trait = Literal["deadline", "due", "priority", "body"]
 
@@ -419,16 +421,24 @@ class QueueState:
                 ranges.append((sequence, sequence))
         return ranges
 
-    def live_entries(self) -> set[int]:
-        """Return the indexes of the log entries that hold a live message."""
-        entries: set[int] = set()
+    def live_entries(self) -> list[int]:
+        """Return the indexes of the log entries that hold a live message, ascending.
+
+        One may be there several times.
+        """
+        entries: list[int] = []
         for chunk in self._chunks:
-            if chunk.dead is None:
-                entries.update(chunk.entries)
+            column = chunk.entries
+            if chunk.dead is not None:
+                entries += (e for e, dead in zip(column, chunk.dead, strict=True) if not dead)
+            elif column[-1] - column[0] > len(column) // DENSE:
+                entries += column
             else:
-                entries.update(
-                    e for e, dead in zip(chunk.entries, chunk.dead, strict=True) if not dead
-                )
+                # Few entries with many messages each: from one to the next at a leap.
+                at = 0
+                while at < len(column):
+                    entries.append(column[at])
+                    at = bisect_right(column, column[at], at)
         return entries
 
     def _moves_to_wire(self) -> list[object] | None:
