@@ -127,6 +127,21 @@ def test_purge_takes_the_ready_messages_only(
     assert channel.queue_purge(queue).method.message_count == 0
 
 
+def test_a_lazy_queue_is_a_queue(
+    connection: pika.BlockingConnection, channel: BlockingChannel, name: Names
+) -> None:
+    """queues: lazy queues."""
+    queue = name()
+    for _ in range(2):
+        channel.queue_declare(queue, durable=True, arguments={"x-queue-mode": "lazy"})
+    publish_all(connection, queue, numbered(3))
+
+    got = [channel.basic_get(queue, auto_ack=True)[2] for _ in range(3)]
+
+    assert got == numbered(3)
+    channel.queue_delete(queue)
+
+
 def test_delete_counts_the_ready_messages(
     connection: pika.BlockingConnection, channel: BlockingChannel, queue: str
 ) -> None:
