@@ -293,7 +293,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("kill", "isolate", "one-way", "reset"),
-        seeds=(12,),
+        seeds=(14,),
     ),
     "mark-ignored": Mutation(
         "a new leader takes everything for never delivered",

@@ -34,6 +34,18 @@ async def test_the_newest_one_replaces_the_older(autojump_clock: MockClock) -> N
     assert 2 == len(disk.list("snapshots"))
 
 
+async def test_a_file_that_is_no_snapshot_is_let_lie(autojump_clock: MockClock) -> None:
+    disk = new_disk()
+    await Snapshots(disk).save(3, 40, 7, 6, b"state")
+    name = "snapshots/003-copy of 40.state"
+    await disk.write_aside(name, [b"an operator's"])
+
+    found = Snapshots(disk).newest(3, log_first_index=39)
+
+    assert Snapshot(3, 40, 7, 6, b"state") == found
+    assert name.removeprefix("snapshots/") in disk.list("snapshots")
+
+
 async def test_no_snapshot_is_fine_while_the_log_has_everything(autojump_clock: MockClock) -> None:
     assert Snapshots(new_disk()).newest(3, log_first_index=1) is None
 

@@ -8,6 +8,7 @@ checksum finds that. The order that keeps a node whole: save, then trim the log 
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from leveret.storage.errors import CorruptSnapshot
 
 FOLDER = "snapshots"
 _SUFFIX = ".state"
+_FILE = re.compile(rf"([0-9]{{3}})-([0-9]{{20}}){re.escape(_SUFFIX)}")
 _MAGIC = b"LvrtSnp1"
 _CHECKSUM = struct.Struct("<Q")
 _HEADER = struct.Struct("<8sQQQQQ")  # magic, group, index, term, previous term, size of the state
@@ -114,13 +116,9 @@ class Snapshots:
         return numbers[2], numbers[3], state
 
     def _indexes(self, group: int) -> list[int]:
-        """Return the indexes of the group's snapshots, ascending."""
-        prefix = f"{group:03d}-"
-        return sorted(
-            int(name.removeprefix(prefix).removesuffix(_SUFFIX))
-            for name in self._disk.list(FOLDER)
-            if name.startswith(prefix) and name.endswith(_SUFFIX)
-        )
+        """Return the indexes of the group's snapshots, ascending; other files are not ours."""
+        found = map(_FILE.fullmatch, self._disk.list(FOLDER))
+        return sorted(int(file[2]) for file in found if file and int(file[1]) == group)
 
     def _remove_temporary(self, group: int) -> None:
         for name in self._disk.list(FOLDER):
