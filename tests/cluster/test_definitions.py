@@ -193,3 +193,31 @@ def test_a_file_of_definitions_fills_a_node_at_its_start(make_node: NodeMaker) -
     node.kill()
     node.start()
     assert names == {queue["name"] for queue in export(node)["queues"]}
+
+
+def test_what_one_virtual_host_has_goes_into_another_one(
+    make_node: NodeMaker, tmp_path: Path
+) -> None:
+    node = make_node()
+    node.start()
+    data, file = str(data_of(node)), tmp_path / "shop.json"
+    assert 0 == ctl("import_definitions", str(EXPORT), "--data-dir", data).returncode
+    before = export(node)
+
+    assert 0 == ctl("export_definitions", "-p", "/", str(file), "--data-dir", data).returncode
+    assert 0 == ctl("add_vhost", "second", "--data-dir", data).returncode
+    done = ctl("import_definitions", "--vhost", "second", str(file), "--data-dir", data)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    after = export(node)
+    for part in ("policies", "parameters", "exchanges", "queues", "bindings"):
+        first = [{**one, "vhost": "second"} for one in before[part] if one["vhost"] == "/"]
+        assert first == [one for one in after[part] if one["vhost"] == "second"], part
+    assert any(one["vhost"] == "second" for one in after["queues"])
+
+    whole = ctl("import_definitions", "-p", "second", str(EXPORT), "--data-dir", data)
+    assert 2 == whole.returncode
+    assert "is not of one virtual host: it has" in whole.stderr
+    missing = ctl("export_definitions", "-p", "nope", "-", "--data-dir", data)
+    assert 6 == missing.returncode
+    assert 'virtual host "nope" does not exist' in missing.stderr

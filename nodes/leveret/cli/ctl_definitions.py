@@ -12,7 +12,13 @@ import msgspec
 from leveret.cli.ctl_target import asks
 from leveret.cli.exits import BadConfiguration, NotDone
 from leveret.node.control.definitions import Imported
-from leveret.node.definitions import Definitions, DefinitionsError, Start, decode_definitions
+from leveret.node.definitions import (
+    Definitions,
+    DefinitionsError,
+    Start,
+    decode_definitions,
+    placed_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +32,16 @@ BATCH_BYTES_MAX: Final = 32 * 1024
 """Of definitions a request: half of what a node takes."""
 
 
+ONE_VHOST: Final = click.option(
+    "-p", "--vhost", metavar="VHOST", help="One virtual host alone, whose name is not in the file."
+)
+
+
 @click.command("export_definitions")
 @click.argument("file")
+@ONE_VHOST
 @asks
-def export_definitions(*, target: Target, file: str) -> None:
+def export_definitions(*, target: Target, file: str, vhost: str | None) -> None:
     """Write users, virtual hosts, permissions, policies and all that is declared to FILE, as JSON.
 
     The format is RabbitMQ's. Passwords are in it as hashes, so nobody else may read the file.
@@ -39,8 +51,9 @@ def export_definitions(*, target: Target, file: str) -> None:
     Examples:
       leveret ctl export_definitions definitions.json
       leveret ctl export_definitions - | jq .queues
+      leveret ctl export_definitions --vhost shop shop.json
     """  # noqa: D301 - click's mark for lines that are kept as they are
-    definitions = target.ask("export_definitions", dict[str, Any])
+    definitions = target.ask("export_definitions", dict[str, Any], vhost=vhost)
     octets = msgspec.json.format(msgspec.json.encode(definitions), indent=2) + b"\n"
     if file == "-":
         click.echo(octets, nl=False)
@@ -58,8 +71,9 @@ def export_definitions(*, target: Target, file: str) -> None:
 
 @click.command("import_definitions")
 @click.argument("file", default="-")
+@ONE_VHOST
 @asks
-def import_definitions(*, target: Target, file: str) -> None:
+def import_definitions(*, target: Target, file: str, vhost: str | None) -> None:
     """Have what FILE defines be there: an export of ours, or of RabbitMQ.
 
     What is there stays; users, permissions and policies that the file names are replaced, the rest
@@ -70,9 +84,13 @@ def import_definitions(*, target: Target, file: str) -> None:
     Examples:
       leveret ctl import_definitions definitions.json
       rabbitmqctl export_definitions - | leveret ctl import_definitions
+      leveret ctl import_definitions --vhost shop2 shop.json
     """  # noqa: D301
     try:
-        definitions, left_out = decode_definitions(_read(file), file)
+        octets = _read(file)
+        if vhost is not None:
+            octets = placed_in(vhost, octets, file)
+        definitions, left_out = decode_definitions(octets, file)
         # The node hashes passwords; here they are only to be told apart from what is wrong.
         _without_passwords(definitions).commands(Start(node=1, boot=1))
     except DefinitionsError as error:

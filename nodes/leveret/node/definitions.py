@@ -83,6 +83,9 @@ ABOUT_THE_FILE: Final = frozenset(
 )
 """Parts that say nothing about what is to be there."""
 
+OF_ONE_VHOST: Final = ("parameters", "policies", "exchanges", "queues", "bindings")
+"""Parts of a file of one virtual host, which does not name it."""
+
 
 class DefinitionsError(Exception):
     """The definitions cannot be used; the text says why."""
@@ -413,6 +416,29 @@ def read_definitions(path: Path) -> tuple[Definitions, list[str]]:
     except OSError as error:
         raise DefinitionsError(f"{path} cannot be read: {error.strerror}") from error
     return decode_definitions(octets, str(path))
+
+
+def placed_in(vhost: str, octets: bytes, name: str) -> bytes:
+    """Return the text of a file called `name` with all that it holds in virtual host `vhost`.
+
+    Raises:
+        DefinitionsError: it is not in the format, or it is one of a whole cluster.
+    """
+    try:
+        parts = msgspec.json.decode(octets, type=dict[str, Any])
+        others = sorted(parts.keys() - ABOUT_THE_FILE - set(OF_ONE_VHOST))
+        if others:
+            raise DefinitionsError(
+                f"{name} is not of one virtual host: it has {', '.join(others)};"
+                " import it without --vhost"
+            )
+        placed = {
+            part: [{**one, "vhost": vhost} for one in content] if part in OF_ONE_VHOST else content
+            for part, content in parts.items()
+        }
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        raise DefinitionsError(f"{name} is not a file of definitions: {error}") from error
+    return msgspec.json.encode(placed)
 
 
 def decode_definitions(octets: bytes, name: str) -> tuple[Definitions, list[str]]:

@@ -6,12 +6,13 @@ of the default one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leveret.broker.access import export_password_hash
 from leveret.broker.news import EVENT_EXCHANGE
 from leveret.catalog.model import PREDECLARED_NAMES
 
+from .definitions import OF_ONE_VHOST
 from .limits import limits_of_user, limits_of_vhost
 from .plain_tables import plain_arguments
 from .policy_definitions import exported_policies
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from leveret.catalog.model import Model, User, VirtualHost
 
 
-def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, object]:
+def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, Any]:
     """Return the definitions, each list by name.
 
     rabbitmq_version: the one whose format it is. version: ours.
@@ -98,6 +99,24 @@ def exported(model: Model, *, rabbitmq_version: str, version: str) -> dict[str, 
             )
             if b.kind == "exchange" or (b.vhost, b.destination) not in exclusive
         ],
+    }
+
+
+def exported_of(
+    model: Model, vhost: str, *, rabbitmq_version: str, version: str
+) -> dict[str, object]:
+    """Return what is declared in one virtual host, without its name: it may go into another."""
+    whole = exported(model, rabbitmq_version=rabbitmq_version, version=version)
+    return {
+        **{about: text for about, text in whole.items() if not isinstance(text, list)},
+        **{
+            part: [
+                {key: value for key, value in one.items() if key != "vhost"}
+                for one in whole[part]
+                if one["vhost"] == vhost
+            ]
+            for part in OF_ONE_VHOST
+        },
     }
 
 

@@ -1,4 +1,4 @@
-"""`export_definitions` and `import_definitions`: the metadata of the whole cluster as JSON."""
+"""`export_definitions` and `import_definitions`: the metadata as JSON."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import msgspec
 
 from leveret.catalog.commands import Bind
 from leveret.node.definitions import Definitions, DefinitionsError, Start
-from leveret.node.exporting import exported
+from leveret.node.exporting import exported, exported_of
 from leveret.node.plain_tables import plain_arguments
 from leveret.node.version import version
 
-from .changes import change_all, fresh
-from .controls import Arguments, ControlError, Controls, NoArguments
+from .changes import change_all, fresh, no_vhost
+from .controls import Arguments, ControlError, Controls
 
 if TYPE_CHECKING:
     from leveret.catalog.model import Model
     from leveret.node.definitions import DefinitionCommand
 
     from .parts import NodeParts
+
+
+class ExportArguments(Arguments, frozen=True):
+    """vhost: None for the whole cluster."""
+
+    vhost: str | None = None
 
 
 class ImportArguments(Arguments, frozen=True):
@@ -40,13 +46,18 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_definition_verbs(controls: Controls, parts: NodeParts) -> None:
     """Put the verbs into the table."""
-    controls.add("export_definitions", NoArguments, partial(_export, parts))
+    controls.add("export_definitions", ExportArguments, partial(_export, parts))
     controls.add("import_definitions", ImportArguments, partial(_import, parts))
 
 
-async def _export(parts: NodeParts, _: NoArguments) -> dict[str, object]:
+async def _export(parts: NodeParts, arguments: ExportArguments) -> dict[str, object]:
     model = await fresh(parts)
-    return exported(model, rabbitmq_version=parts.config.amqp.server_version, version=version())
+    versions = {"rabbitmq_version": parts.config.amqp.server_version, "version": version()}
+    if arguments.vhost is None:
+        return exported(model, **versions)
+    if model.vhost(arguments.vhost) is None:
+        raise no_vhost(arguments.vhost)
+    return exported_of(model, arguments.vhost, **versions)
 
 
 async def _import(parts: NodeParts, arguments: ImportArguments) -> Imported:
