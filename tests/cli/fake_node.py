@@ -63,9 +63,9 @@ async def _greet(stream: trio.SocketStream) -> None:
 
 def install() -> None:
     """Put the small node where the command looks for the real one."""
-    boot = types.ModuleType("leveret.node.boot")
-    boot.run_node = run_node  # type: ignore[attr-defined]
-    sys.modules["leveret.node.boot"] = boot
+    application = types.ModuleType("leveret.node.application")
+    application.run_node = run_node  # type: ignore[attr-defined]
+    sys.modules["leveret.node.application"] = application
 
 
 if __name__ == "__main__":

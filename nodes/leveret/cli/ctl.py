@@ -8,6 +8,7 @@ import click
 
 from leveret.cli.ask import ask_once
 from leveret.cli.ctl_alarms import VERBS as ALARM_VERBS
+from leveret.cli.ctl_application import VERBS as APPLICATION_VERBS
 from leveret.cli.ctl_certificates import VERBS as CERTIFICATE_VERBS
 from leveret.cli.ctl_cluster import cluster
 from leveret.cli.ctl_definitions import VERBS as DEFINITION_VERBS
@@ -79,6 +80,7 @@ for verb in (
     *LIMIT_VERBS,
     *DEFINITION_VERBS,
     *ALARM_VERBS,
+    *APPLICATION_VERBS,
     *CERTIFICATE_VERBS,
 ):
     ctl.add_command(verb)

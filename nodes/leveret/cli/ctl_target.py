@@ -44,6 +44,14 @@ class Target:
         folder = find_node(self._data_dir, self._node_name, is_any_member=True)
         return ask_once(folder, do, kind, **arguments)
 
+    def folder(self) -> Path:
+        """Return the data folder of the one node that is meant, where another will not do.
+
+        Raises:
+            Failure: it is not clear which one is.
+        """
+        return find_node(self._data_dir, self._node_name)
+
     def say(self, reply: object, text: str) -> None:
         """Print what a change did: `text`, or the reply as JSON, or nothing."""
         if self.as_json:

@@ -100,7 +100,7 @@ def run(config: NodeConfig, *, parent: int | None = None) -> None:
     Raises:
         Failure: it could not start, or failed later.
     """
-    from leveret.node.boot import run_node  # noqa: PLC0415 - the whole broker; only here
+    from leveret.node.application import run_node  # noqa: PLC0415 - the whole broker; only here
 
     def on_ready(endpoints: Endpoints) -> None:
         welcome = node_welcome(

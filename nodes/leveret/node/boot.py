@@ -55,6 +55,7 @@ from leveret.transport import Address, Identity, Peers
 from .admission import Admissions
 from .alarms import Alarms
 from .control.admin import Admin
+from .control.application import add_application_verbs
 from .control.controls import Controls
 from .control.parts import NodeParts
 from .control.rates import RateMeter
@@ -96,58 +97,18 @@ LAST_WRITES_S: Final = 1.0
 """How long a stopping node waits for the log to take its last submissions."""
 
 
-async def run_node(
-    config: NodeConfig, *, on_ready: Callable[[Endpoints], None], outside: Outside = REAL
-) -> None:
-    """Run a node until cancelled; then end it in order, within its stop timeout.
-
-    on_ready: called once, when clients are served.
-
-    Raises:
-        StorageError, TransportError, OSError: it cannot start, or not go on.
-    """
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_run_until, stop, config, on_ready, outside, nursery.cancel_scope)
-        try:
-            await trio.sleep_forever()
-        finally:
-            stop.set()
-
-
-async def _run_until(
-    stop: trio.Event,
-    config: NodeConfig,
-    on_ready: Callable[[Endpoints], None],
-    outside: Outside,
-    done: trio.CancelScope,
-) -> None:
-    """Run a node until `stop`, shielded from the cancellation that causes it."""
-    with trio.CancelScope(shield=True) as scope:
-        async with trio.open_nursery() as nursery:
-
-            async def set_deadline() -> None:
-                await stop.wait()
-                scope.deadline = trio.current_time() + config.node.stop_timeout_s
-
-            nursery.start_soon(set_deadline)
-            await serve_until(stop, config, on_ready=on_ready, outside=outside)
-            nursery.cancel_scope.cancel()
-    if scope.cancelled_caught:
-        log.warning("not stopped in time", extra={"within_s": config.node.stop_timeout_s})
-    done.cancel()
-
-
 async def serve_until(
     stop: trio.Event,
     config: NodeConfig,
     *,
     on_ready: Callable[[Endpoints], None],
     outside: Outside = REAL,
+    stop_app: Callable[[], None] | None = None,
 ) -> None:
     """Run a node until `stop`, then end it in order; cancelled, it ends at once, as if killed.
 
-    on_ready: called once, when clients are served.
+    on_ready: called once, when clients are served. stop_app: sets `stop` for an operator, if one
+    may; see `application`.
 
     Raises:
         StorageError, TransportError, OSError: it cannot start, or not go on.
@@ -167,14 +128,14 @@ async def serve_until(
             return
         config = settled(config, member)
         try:
-            await _open_and_run(stop, config, member, disk, on_ready, outside)
+            await _open_and_run(stop, config, member, disk, on_ready, outside, stop_app)
         except _DamagedFolder as damage:
             if len(member.members) < 2:
                 raise damage.reason from None
             # First the new incarnation, which nobody counts on; then the old promises may go.
             member = await renew_incarnation(disk, member, now_ms=outside.wall_clock_ms())
             put_aside(disk, damage.reason)
-            await _open_and_run(stop, config, member, disk, on_ready, outside)
+            await _open_and_run(stop, config, member, disk, on_ready, outside, stop_app)
     finally:
         disk.close()
 
@@ -194,6 +155,7 @@ async def _open_and_run(
     disk: Disk,
     on_ready: Callable[[Endpoints], None],
     outside: Outside,
+    stop_app: Callable[[], None] | None,
 ) -> None:
     """Read what the disk holds, and run a node on it.
 
@@ -216,7 +178,7 @@ async def _open_and_run(
         if last_boot and journal.is_empty and not member.is_founding:
             # It keeps no promise that an earlier journal may have given.
             member = await renew_incarnation(disk, member, now_ms=outside.wall_clock_ms())
-        await _run(stop, config, disk, journal, boot, member, held, on_ready, outside)
+        await _run(stop, config, disk, journal, boot, member, held, on_ready, outside, stop_app)
 
 
 async def _run(
@@ -229,6 +191,7 @@ async def _run(
     held: ExitStack,
     on_ready: Callable[[Endpoints], None],
     outside: Outside,
+    stop_app: Callable[[], None] | None,
 ) -> None:
     """Build the tree and run it until `stop`.
 
@@ -395,6 +358,8 @@ async def _run(
                 ),
             )
             add_verbs(controls, parts, admin)
+            if stop_app is not None:
+                add_application_verbs(controls, parts, stop_app)
             ground.start_soon(timers.run)
             ground.start_soon(alarms.run)
             if certificates is not None:

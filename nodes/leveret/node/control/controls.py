@@ -52,8 +52,15 @@ class _Control(NamedTuple):
 class Controls:
     """The table. Whoever asks is the node's owner, or a node of the cluster: nothing is checked."""
 
-    def __init__(self, *, within_s: float = REQUEST_WITHIN_S) -> None:
+    def __init__(
+        self,
+        *,
+        within_s: float = REQUEST_WITHIN_S,
+        otherwise: Callable[[], ControlError] | None = None,
+    ) -> None:
+        """Answer within `within_s`; what is not in the table by `otherwise`, if that is given."""
         self._within_s = within_s
+        self._otherwise = otherwise
         self._table: dict[str, _Control] = {}
 
     def add(self, name: str, kind: type[A], handler: Callable[[A], Awaitable[object]]) -> None:
@@ -101,6 +108,8 @@ class Controls:
             raise ControlError("malformed", 'a request is an object such as {"do": "status"}')
         control = self._table.get(name)
         if control is None:
+            if self._otherwise is not None:
+                raise self._otherwise()
             known = ", ".join(sorted(self._table))
             raise ControlError(
                 "malformed",
