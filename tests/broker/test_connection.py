@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from struct import pack
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from leveret.actors import Ref
 from leveret.amqp import ConnectionState, spec
 from leveret.amqp.events import Ack, ContentReceived, MethodReceived
 from leveret.broker.connections.connection import CLOSE_WITHIN_S, REPORT
@@ -433,3 +435,30 @@ async def test_connection_close_is_answered_behind_what_was_published() -> None:
         assert [spec.ConnectionCloseOk] == [type(m) for m in await client.hears_methods()]
         assert client.server.state is ConnectionState.CLOSED
         assert held(node) == (1, 1)
+
+
+@pytest.mark.parametrize("missing", ["queue", "exchange"])
+async def test_what_finds_no_actor_is_not_confirmed(missing: str) -> None:
+    """So it is while a node ends: what it did not store, nobody is to count on."""
+    async with lab() as node:
+        client = await node.connect()
+        await declared(client)
+        client.says(1, spec.ConfirmSelect())
+        client.publishes("q")
+        assert isinstance((await client.hears())[-1], Ack)
+        ref: Ref[Any] | None = (
+            node.directory.queue(node.queue("q").uid)
+            if missing == "queue"
+            else node.directory.exchange("/", "")
+        )
+        assert ref is not None
+        ref.close()
+        await ref.stopped()
+
+        client.publishes("q", count=2)
+
+        told = await client.hears()
+        assert told
+        assert not any(isinstance(event, Ack) for event in told)
+        nacks = [event.method for event in told if isinstance(event, MethodReceived)]
+        assert [2, 3] == [nack.delivery_tag for nack in nacks if isinstance(nack, spec.BasicNack)]

@@ -92,4 +92,5 @@ class ExchangeActor(Actor[PublishRun]):
         run.waiting = len(queues)
         for ref in queues:
             if not tell(ref, run):
-                run.answer()
+                # The queue is there, and its actor is not: the node ends. Nobody stores it.
+                run.answer(taken=0)

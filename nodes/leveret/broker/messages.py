@@ -157,7 +157,7 @@ class PublishRun:
         if self.is_routed or (self.is_told and self.exchange == other.exchange):
             other.is_told = True
             if not tell(exchange, other):
-                other.end()
+                other.lose()
         else:
             self.follower = (exchange, other)
 
@@ -173,6 +173,7 @@ class PublishRun:
             before.follower = None
             run.is_told = True
             if not tell(exchange, run):
+                run.taken = 0
                 run.go_home()
                 run.is_routed = True
             before = run
@@ -184,6 +185,15 @@ class PublishRun:
         """Send it home without a queue: its exchange is gone."""
         self.go_home()
         self.routed()
+
+    def lose(self) -> None:
+        """Send it home unconfirmed: its exchange's actor is no more, as when the node ends.
+
+        An exchange that is deleted takes no message either, but its publisher is not to be told
+        that a message is safe because an actor was not there to look for queues.
+        """
+        self.taken = 0
+        self.end()
 
     def count_in(self, budget: Budget) -> None:
         """Count it until it goes home."""

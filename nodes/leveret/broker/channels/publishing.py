@@ -137,7 +137,7 @@ class Publishing:
         if before is None:
             run.is_told = True
             if not tell(actor, run):
-                run.end()
+                run.lose()
         else:
             before.goes_before(run, actor)
 

@@ -113,6 +113,7 @@ class Listener:
         self._connections: dict[int, Client] = {}
         self._number = 0
         self._unauthenticated = 0
+        self._is_closing = False
         self._blocked_reason: str | None = None
         self.budget = Budget(config.in_flight_bytes_total)
 
@@ -192,7 +193,11 @@ class Listener:
                 tell(client.ref, Blocked(reason))
 
     async def close_all(self, reason: str) -> None:
-        """Close all connections in the protocol's words, and wait for their ends."""
+        """Close all connections in the protocol's words, and wait for their ends.
+
+        Who has not logged in yet is hung up on then: nothing is left that would serve it.
+        """
+        self._is_closing = True
         clients = self.clients()
         for client in clients:
             client.close(reason)
@@ -268,6 +273,9 @@ class Listener:
                     "handshake not completed",
                     extra={"connection": name, "reason": str(error) or type(error).__name__},
                 )
+            return
+        if self._is_closing:
+            self._services.directory.tallies.leave(session.number)
             return
         news, facts = self._services.directory.news, _facts(session)
         news.tell_of_node(
