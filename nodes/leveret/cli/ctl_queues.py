@@ -14,7 +14,7 @@ from leveret.node.control.queue_actions import Cancelled, Moved, PauseDone
 from leveret.node.control.queue_messages import BODY_BYTES_MAX, MessageSeen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from leveret.cli.ctl_target import Target
 
@@ -59,9 +59,7 @@ def which_messages(command: Callable[..., None]) -> Callable[..., None]:
 @which_messages
 @click.argument("queue")
 @asks
-def peek(
-    *, target: Target, vhost: str, queue: str, offset: int, count: int, body_bytes: int
-) -> None:
+def peek(*, target: Target, **which: object) -> None:
     """Show messages of QUEUE without touching them, in the order in which they came.
 
     Each is ready; unacknowledged, with the consumer that holds it; delayed, with the time when it
@@ -73,21 +71,8 @@ def peek(
       leveret ctl peek orders
       leveret ctl peek -p shop orders --offset 1000 --count 1 --body 4096 --json
     """  # noqa: D301 - click's mark for lines that are kept as they are
-    seen = target.ask(
-        "peek",
-        list[MessageSeen],
-        vhost=vhost,
-        queue=queue,
-        offset=offset,
-        count=count,
-        body_bytes=body_bytes,
-    )
-    target.show(
-        [_row(message, is_json=target.as_json) for message in seen],
-        ("position", "state", "held_by", "since", "due", "routing_key", "bytes", "payload")
-        if not target.as_json
-        else MessageSeen.__struct_fields__,
-    )
+    columns = ("position", "state", "held_by", "since", "due", "routing_key", "bytes", "payload")
+    _show(target, "peek", columns, **which)
 
 
 @click.command("list_delayed")
@@ -95,9 +80,7 @@ def peek(
 @which_messages
 @click.argument("queue")
 @asks
-def list_delayed(
-    *, target: Target, vhost: str, queue: str, offset: int, count: int, body_bytes: int
-) -> None:
+def list_delayed(*, target: Target, **which: object) -> None:
     """Show the delayed messages of QUEUE, those first that will be due first.
 
     \b
@@ -105,21 +88,8 @@ def list_delayed(
       leveret ctl list_delayed reminders
       leveret ctl list_delayed reminders --count 100 --json
     """  # noqa: D301
-    seen = target.ask(
-        "list_delayed",
-        list[MessageSeen],
-        vhost=vhost,
-        queue=queue,
-        offset=offset,
-        count=count,
-        body_bytes=body_bytes,
-    )
-    target.show(
-        [_row(message, is_json=target.as_json) for message in seen],
-        ("sequence", "due", "routing_key", "bytes", "payload")
-        if not target.as_json
-        else MessageSeen.__struct_fields__,
-    )
+    columns = ("sequence", "due", "routing_key", "bytes", "payload")
+    _show(target, "list_delayed", columns, **which)
 
 
 @click.command("cancel_delayed")
@@ -216,6 +186,13 @@ def move_messages(
     end = f'; queue "{destination}" is full' if moved.end == "full" else ""
     text = f'{total} messages are moved from queue "{source}" to "{destination}"{end}'
     target.say(Moved(messages=total, end=moved.end), text)
+
+
+def _show(target: Target, verb: str, columns: Sequence[str], **which: object) -> None:
+    """Print the messages that the node answers `verb` with; as JSON all that is known of them."""
+    seen = target.ask(verb, list[MessageSeen], **which)
+    rows = [_row(message, is_json=target.as_json) for message in seen]
+    target.show(rows, MessageSeen.__struct_fields__ if target.as_json else columns)
 
 
 def _row(message: MessageSeen, *, is_json: bool) -> dict[str, object]:

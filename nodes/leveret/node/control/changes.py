@@ -94,6 +94,22 @@ async def fresh(parts: NodeParts) -> Model:
     return parts.catalog.model
 
 
+async def fresh_with(
+    parts: NodeParts, *, user: str | None = None, vhost: str | None = None
+) -> Model:
+    """Return a fresh catalog that has this user and this virtual host; None: none is asked for.
+
+    Raises:
+        ControlError: it has not, or no majority is there to say so.
+    """
+    model = await fresh(parts)
+    if user is not None and model.user(user) is None:
+        raise no_user(user)
+    if vhost is not None and model.vhost(vhost) is None:
+        raise no_vhost(vhost)
+    return model
+
+
 def no_user(name: str) -> ControlError:
     """Return the error about a user that is not there."""
     return ControlError(

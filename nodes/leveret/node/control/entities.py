@@ -15,10 +15,10 @@ from leveret.broker.messages import Count, Purge, QueueGone, tell
 from leveret.catalog.commands import DeleteQueue
 from leveret.node.plain_tables import plain_arguments
 
-from .changes import Outcome, change
+from .changes import Outcome, change, fresh_with
 from .cluster_wide import Listed, ask_each
 from .controls import Arguments, ControlError, Controls
-from .queue_leaders import QueueArguments, ask_actor, find_queue, fresh_with, no_queue
+from .queue_leaders import QueueArguments, ask_actor, find_queue, no_queue
 from .users import VirtualHostArguments
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def add_entity_verbs(controls: Controls, parts: NodeParts, admin: Admin) -> None
 async def _list_queues(
     parts: NodeParts, admin: Admin, arguments: QueuesArguments
 ) -> Listed[QueueSeen]:
-    model = await fresh_with(parts, arguments.vhost)
+    model = await fresh_with(parts, vhost=arguments.vhost)
     fills: dict[int, QueueFill] = {}
     silent: list[str] = []
     if arguments.counts:
@@ -249,7 +249,7 @@ async def _count_here(parts: NodeParts, arguments: VirtualHostArguments) -> list
 
 
 async def _list_exchanges(parts: NodeParts, arguments: VirtualHostArguments) -> list[ExchangeSeen]:
-    model = await fresh_with(parts, arguments.vhost)
+    model = await fresh_with(parts, vhost=arguments.vhost)
     return [
         ExchangeSeen(
             name=exchange.name,
@@ -266,7 +266,7 @@ async def _list_exchanges(parts: NodeParts, arguments: VirtualHostArguments) -> 
 
 
 async def _list_bindings(parts: NodeParts, arguments: VirtualHostArguments) -> list[BindingSeen]:
-    model = await fresh_with(parts, arguments.vhost)
+    model = await fresh_with(parts, vhost=arguments.vhost)
     to_queues = [
         # Nobody made these: the default exchange has them by its nature.
         BindingSeen(

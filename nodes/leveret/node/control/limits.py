@@ -17,7 +17,7 @@ from leveret.node.limits import (
     limits_of_vhost,
 )
 
-from .changes import Outcome, change, fresh, no_user, no_vhost
+from .changes import Outcome, change, fresh_with
 from .controls import Arguments, ControlError, Controls
 from .users import VirtualHostArguments
 
@@ -110,9 +110,7 @@ async def _change_vhost(parts: NodeParts, vhost: str, limits: Mapping[str, int])
 async def _list_of_vhosts(
     parts: NodeParts, arguments: ListVirtualHostLimitsArguments
 ) -> list[VirtualHostLimitsSeen]:
-    model = await fresh(parts)
-    if arguments.vhost is not None and model.vhost(arguments.vhost) is None:
-        raise no_vhost(arguments.vhost)
+    model = await fresh_with(parts, vhost=arguments.vhost)
     seen = [
         VirtualHostLimitsSeen(vhost=vhost.name, limits=limits_of_vhost(vhost))
         for vhost in sorted(model.vhosts(), key=lambda vhost: vhost.name)
@@ -148,9 +146,7 @@ async def _change_user(parts: NodeParts, user: str, limits: Mapping[str, int]) -
 async def _list_of_users(
     parts: NodeParts, arguments: ListUserLimitsArguments
 ) -> list[UserLimitsSeen]:
-    model = await fresh(parts)
-    if arguments.user is not None and model.user(arguments.user) is None:
-        raise no_user(arguments.user)
+    model = await fresh_with(parts, user=arguments.user)
     seen = [
         UserLimitsSeen(user=user.name, limits=limits_of_user(user))
         for user in sorted(model.users(), key=lambda user: user.name)

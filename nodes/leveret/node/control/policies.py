@@ -15,7 +15,7 @@ from leveret.broker.policies.checks import (
 )
 from leveret.catalog.commands import ClearPolicy, SetPolicy
 
-from .changes import Outcome, change, fresh, no_vhost
+from .changes import Outcome, change, fresh_with
 from .controls import Arguments, ControlError, Controls
 
 if TYPE_CHECKING:
@@ -99,9 +99,7 @@ async def _set_policy(parts: NodeParts, arguments: PolicyArguments) -> Outcome:
 
 
 async def _clear_policy(parts: NodeParts, arguments: PolicyName) -> Outcome:
-    model = await fresh(parts)
-    if model.vhost(arguments.vhost) is None:
-        raise no_vhost(arguments.vhost)
+    await fresh_with(parts, vhost=arguments.vhost)
     done = await change(parts, ClearPolicy(arguments.vhost, arguments.is_operator, arguments.name))
     if done.outcome == "absent":
         kind, verb = "policy", "list_policies"
@@ -116,9 +114,7 @@ async def _clear_policy(parts: NodeParts, arguments: PolicyName) -> Outcome:
 
 
 async def _list_policies(parts: NodeParts, arguments: PoliciesArguments) -> list[PolicySeen]:
-    model = await fresh(parts)
-    if model.vhost(arguments.vhost) is None:
-        raise no_vhost(arguments.vhost)
+    model = await fresh_with(parts, vhost=arguments.vhost)
     policies = [
         p for p in model.policies(arguments.vhost) if p.is_operator == arguments.is_operator
     ]

@@ -16,12 +16,12 @@ from leveret.broker.messages import (
 )
 from leveret.transport import NodeId
 
-from .changes import fresh, no_vhost
+from .changes import fresh_with
 from .controls import Arguments, ControlError
 
 if TYPE_CHECKING:
     from leveret.actors import Ref
-    from leveret.catalog.model import Model, Queue
+    from leveret.catalog.model import Queue
 
     from .admin import Admin
     from .parts import NodeParts
@@ -108,22 +108,10 @@ async def find_queue(parts: NodeParts, vhost: str, name: str) -> Queue:
     Raises:
         ControlError: there is none of that name, or no majority to say so.
     """
-    queue = (await fresh_with(parts, vhost)).queue(vhost, name)
+    queue = (await fresh_with(parts, vhost=vhost)).queue(vhost, name)
     if queue is None:
         raise no_queue(vhost, name)
     return queue
-
-
-async def fresh_with(parts: NodeParts, vhost: str) -> Model:
-    """Return the catalog as it is now, which has the virtual host.
-
-    Raises:
-        ControlError: it has not, or there is no majority to say so.
-    """
-    model = await fresh(parts)
-    if model.vhost(vhost) is None:
-        raise no_vhost(vhost)
-    return model
 
 
 def no_queue(vhost: str, name: str) -> ControlError:

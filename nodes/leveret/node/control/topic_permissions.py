@@ -9,7 +9,7 @@ import msgspec
 
 from leveret.catalog.commands import ClearTopicPermission, SetTopicPermission
 
-from .changes import Outcome, change, fresh, no_user, no_vhost
+from .changes import Outcome, change, fresh_with
 from .controls import Arguments, Controls
 from .users import UserArguments, VirtualHostArguments, check_patterns
 
@@ -73,11 +73,7 @@ async def _set(parts: NodeParts, arguments: TopicPermissionArguments) -> Outcome
 
 
 async def _clear(parts: NodeParts, arguments: ClearTopicArguments) -> Outcome:
-    model = await fresh(parts)
-    if model.user(arguments.user) is None:
-        raise no_user(arguments.user)
-    if model.vhost(arguments.vhost) is None:
-        raise no_vhost(arguments.vhost)
+    await fresh_with(parts, user=arguments.user, vhost=arguments.vhost)
     done = await change(
         parts, ClearTopicPermission(arguments.user, arguments.vhost, arguments.exchange)
     )
@@ -85,16 +81,12 @@ async def _clear(parts: NodeParts, arguments: ClearTopicArguments) -> Outcome:
 
 
 async def _list(parts: NodeParts, arguments: VirtualHostArguments) -> list[TopicPermissionSeen]:
-    model = await fresh(parts)
-    if model.vhost(arguments.vhost) is None:
-        raise no_vhost(arguments.vhost)
+    await fresh_with(parts, vhost=arguments.vhost)
     return _seen(parts, lambda permission: permission.vhost == arguments.vhost)
 
 
 async def _list_of_user(parts: NodeParts, arguments: UserArguments) -> list[TopicPermissionSeen]:
-    model = await fresh(parts)
-    if model.user(arguments.user) is None:
-        raise no_user(arguments.user)
+    await fresh_with(parts, user=arguments.user)
     return _seen(parts, lambda permission: permission.user == arguments.user)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from leveret.broker.access import LoginRefused, check_pattern
 from leveret.catalog.commands import ClearPermission, DeleteUser, PutUser, SetPermission
 
-from .changes import Outcome, change, fresh, no_user, no_vhost
+from .changes import Outcome, change, fresh, fresh_with, no_user
 from .controls import Arguments, ControlError, Controls, NoArguments
 
 if TYPE_CHECKING:
@@ -191,11 +191,7 @@ async def _set_permissions(parts: NodeParts, arguments: PermissionArguments) -> 
 
 
 async def _clear_permissions(parts: NodeParts, arguments: UserInVirtualHost) -> Outcome:
-    model = await fresh(parts)
-    if model.user(arguments.user) is None:
-        raise no_user(arguments.user)
-    if model.vhost(arguments.vhost) is None:
-        raise no_vhost(arguments.vhost)
+    await fresh_with(parts, user=arguments.user, vhost=arguments.vhost)
     done = await change(parts, ClearPermission(arguments.user, arguments.vhost))
     return Outcome(outcome="exists" if done.outcome == "absent" else "deleted")
 
@@ -203,18 +199,14 @@ async def _clear_permissions(parts: NodeParts, arguments: UserInVirtualHost) -> 
 async def _list_permissions(
     parts: NodeParts, arguments: VirtualHostArguments
 ) -> list[PermissionSeen]:
-    model = await fresh(parts)
-    if model.vhost(arguments.vhost) is None:
-        raise no_vhost(arguments.vhost)
+    await fresh_with(parts, vhost=arguments.vhost)
     return _seen(parts, lambda permission: permission.vhost == arguments.vhost)
 
 
 async def _list_user_permissions(
     parts: NodeParts, arguments: UserArguments
 ) -> list[PermissionSeen]:
-    model = await fresh(parts)
-    if model.user(arguments.user) is None:
-        raise no_user(arguments.user)
+    await fresh_with(parts, user=arguments.user)
     return _seen(parts, lambda permission: permission.user == arguments.user)
 
 
