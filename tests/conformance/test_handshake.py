@@ -16,6 +16,7 @@ from tests.support.wire import (
     CLIENT_PROPERTIES,
     CONNECTION_CLOSE,
     CONNECTION_CLOSE_OK,
+    CONNECTION_CLOSE_OK,
     CONNECTION_OPEN_OK,
     HEARTBEAT,
     PROTOCOL_HEADER,
@@ -178,6 +179,26 @@ def test_wrong_password_is_told_to_clients_that_understand(
             0,
             0,
         )
+
+
+@pytest.mark.parametrize("refused", ["login", "vhost"])
+def test_a_refused_client_that_does_not_answer_keeps_its_socket_for_a_while(
+    broker: Broker, refused: str
+) -> None:
+    """connection: wrong password; a client that finds both at once may tell of the loss alone."""
+    with broker.wire() as wire:
+        wire.start()
+        wire.start_ok("PLAIN", login(broker, password="wrong" if refused == "login" else None))
+        if refused == "vhost":
+            wire.tune_ok(wire.tune())
+            wire.open("t-nowhere")
+        wire.expect(CONNECTION_CLOSE, 0)
+
+        wire.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            wire.socket.recv(1)
+        wire.send_method(0, CONNECTION_CLOSE_OK)
+        assert wire.read_until_closed() == []
 
 
 @pytest.mark.slow

@@ -95,6 +95,8 @@ class Channel:
         self._backlog: deque[Publish | Ack | Method] = deque()
         self._operating: type[Method] | None = None
         """The method whose operation is under way; what comes behind it is kept."""
+        self._untold_cancels: list[str] = []
+        """Consumers that the client hears of behind the answer to the operation."""
         self._tag = 0
         self._unacked = UnackedMessages()
         self._limit = 0
@@ -138,9 +140,14 @@ class Channel:
         if outcome is not None:
             if isinstance(outcome, spec.BasicCancelOk):
                 self.forget_consumer(outcome.consumer_tag)
+                if outcome.consumer_tag in self._untold_cancels:
+                    self._untold_cancels.remove(outcome.consumer_tag)
             self.write(outcome)
             if isinstance(outcome, spec.BasicConsumeOk):
                 self.consumer_ready(outcome.consumer_tag)
+        untold, self._untold_cancels = self._untold_cancels, []
+        for tag in untold:
+            self.connection.write_cancel(self.number, tag)
         while self._backlog and self._operating is None:
             event = self._backlog.popleft()
             self.connection.unkept(_kept_bytes(event))
@@ -396,8 +403,13 @@ class Channel:
             del self.holders[uid, consumer.no_ack]
             return
         self.forget_consumer(consumer.tag)
-        if entry.is_ready:
+        if not entry.is_ready:
+            return
+        if self._operating is None:
             self.connection.write_cancel(self.number, consumer.tag)
+        else:
+            # Who deletes the queue hears that first, as of RabbitMQ: py-amqp's consumers fail else.
+            self._untold_cancels.append(consumer.tag)
 
     def timed_out(self, message: ConsumerTimedOut) -> None:
         """Take out a consumer that held messages for too long, and those messages from it.

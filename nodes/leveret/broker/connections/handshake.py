@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -21,6 +22,7 @@ from leveret.amqp.states import ConnectionState
 from leveret.broker.access import LoginRefused, VirtualHostRefused
 
 from .session import Session
+from .sockets import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 16_384
+
+CLOSE_OK_WITHIN_S: Final = 3.0
+"""How long a refused client may take to answer the close; so long RabbitMQ keeps its socket."""
 
 CAPABILITIES: Final[dict[str, Value]] = {
     "publisher_confirms": True,
@@ -238,6 +243,7 @@ class Handshake:
                     method_id=0,
                 )
             )
+            await self._part()
         raise HandshakeFailed
 
     def _tell(self, user: str, mechanism: str, error: str | None) -> None:
@@ -259,7 +265,20 @@ class Handshake:
     async def _fail(self, error: errors.AmqpError) -> None:
         log.warning("connection refused", extra={"connection": self._name, "reason": str(error)})
         await self._stream.send_all(self._protocol.fail(error))
+        await self._part()
         raise HandshakeFailed
+
+    async def _part(self) -> None:
+        """Wait until the client answers the close, or hangs up, `CLOSE_OK_WITHIN_S` at most.
+
+        A client that finds the stream at its end, too, may tell its user of that instead.
+        """
+        with trio.move_on_after(CLOSE_OK_WITHIN_S), suppress(*GONE):
+            while self._protocol.state is not ConnectionState.CLOSED:
+                data = await self._stream.receive(CHUNK_BYTES)
+                if not data:
+                    return
+                self._protocol.receive_data(data)
 
     async def _say(self, method: Method) -> None:
         await self._stream.send_all(self._protocol.send_method(0, method))
@@ -284,6 +303,7 @@ class Handshake:
             )
             if event.reply:
                 await self._stream.send_all(event.reply)
+                await self._part()
             raise HandshakeFailed
         return event
 
