@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from chaos.delayed_wire import TUN, open_tap
 from chaos.hosts import CommandFailed, run_command
 from chaos.nemesis.kinds import KINDS, Need
 
@@ -40,9 +41,21 @@ def run_in_own_world(arguments: Sequence[str], work: Path) -> str:
     Returns:
         Why that cannot be, if it cannot.
     """
+    into, reason = into_namespaces()
+    if into:
+        sys.exit(_ended([*into, sys.executable, "-m", "chaos", *arguments], work))
+    return reason
+
+
+def into_namespaces() -> tuple[list[str], str]:
+    """Return what stands before a command that is to run in namespaces of its own.
+
+    It ends, with all that it started, when the first process of it does. If that cannot be, the
+    list is empty, and the text says why.
+    """
     reason = "unshare is not installed"
     if shutil.which("unshare") is None:
-        return reason
+        return [], reason
     for who in ((), ("--user", "--map-root-user")):
         command = ["unshare", *who, *SPACES]
         tried = subprocess.run(  # noqa: S603 - put together here
@@ -53,9 +66,9 @@ def run_in_own_world(arguments: Sequence[str], work: Path) -> str:
             timeout=20,
         )
         if tried.returncode == 0:
-            sys.exit(_ended([*command, sys.executable, "-m", "chaos", *arguments], work))
+            return command, ""
         reason = tried.stderr.strip().replace("\n", "; ")
-    return f"no namespaces of our own: {reason}"
+    return [], f"no namespaces of our own: {reason}"
 
 
 def _ended(command: Sequence[str], work: Path) -> int:
@@ -165,6 +178,14 @@ def _no_ss() -> str:
     return "" if port in printed else "ss -K: the kernel ends no connections on demand"
 
 
+def _no_tap() -> str:
+    try:
+        os.close(open_tap("try"))
+    except OSError as error:
+        return f"no TAP device by {TUN}: {error.strerror}"
+    return ""
+
+
 def _no_fuse() -> str:
     if importlib.util.find_spec("pyfuse3") is None:
         return "pyfuse3 is not installed (apt-get install libfuse3-dev; pip install -e '.[chaos]')"
@@ -182,6 +203,7 @@ _TESTS: Final[dict[Need, Callable[[], str]]] = {
          "latency", "50ms"),
         ("tc", "qdisc", "del", "dev", "lo", "root"),
     ),
+    "tun": _no_tap,
     "ss": _no_ss,
     "faketime": _no_faketime,
     # `settle_in` has mounted one.

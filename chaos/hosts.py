@@ -13,6 +13,9 @@ from typing import Final
 from tests.support.nodes import free_port, free_ports
 
 BRIDGE: Final = "chaos"
+BRIDGE_MAC: Final = "02:00:0a:4d:00:fe"
+"""Of our own: a bridge without one takes another one when ports come and go, and nobody on it
+finds the clients any more until his tables are old."""
 NETWORK: Final = "10.77.0"
 CLIENTS: Final = f"{NETWORK}.254"
 """The address of the runner and its clients."""
@@ -56,6 +59,11 @@ class Host:
     namespace: str | None = None
 
     @property
+    def port(self) -> str:
+        """The name of the device on the bridge by which it is joined, if it is separate."""
+        return f"port-{self.namespace}"
+
+    @property
     def prefix(self) -> list[str]:
         """What stands before a command that is to run there; it is replaced by the command."""
         return [] if self.namespace is None else ["ip", "netns", "exec", self.namespace]
@@ -87,7 +95,7 @@ class Namespaces:
 
     def __init__(self) -> None:
         self._made = 0
-        run_command("ip", "link", "add", BRIDGE, "type", "bridge")
+        run_command("ip", "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
         run_command("ip", "address", "add", f"{CLIENTS}/24", "dev", BRIDGE)
         run_command("ip", "link", "set", BRIDGE, "up")
 
@@ -102,10 +110,10 @@ class Namespaces:
         host = Host(f"{NETWORK}.{self._made}", AMQP_PORT, PEER_PORT, name)
         run_command("ip", "netns", "add", name)
         run_command(
-            *("ip", "link", "add", f"port-{name}", "type", "veth"),
+            *("ip", "link", "add", host.port, "type", "veth"),
             *("peer", "name", "eth0", "netns", name),
         )
-        run_command("ip", "link", "set", f"port-{name}", "master", BRIDGE, "up")
+        run_command("ip", "link", "set", host.port, "master", BRIDGE, "up")
         run_command("ip", "-n", name, "address", "add", f"{host.address}/24", "dev", "eth0")
         run_command("ip", "-n", name, "link", "set", "lo", "up")
         run_command("ip", "-n", name, "link", "set", "eth0", "up")

@@ -12,14 +12,14 @@ from typing import Any, Final, Literal
 class Shape:
     """How faults of a kind are drawn.
 
-    hits: how many nodes; "minority" and "majority" draw a number.
+    hits: how many nodes; "minority", "majority" and "any" draw a number.
     is_down: whether these nodes are lost to the cluster meanwhile, as far as silence is judged.
     hold_s: least and longest time between its injection and its healing.
     has_company: whether another fault may fall together with it.
     weight: how often it is drawn, compared with others.
     """
 
-    hits: Literal["one", "minority", "majority", "all"] = "minority"
+    hits: Literal["one", "minority", "majority", "any", "all"] = "minority"
     is_down: bool = True
     stalls: bool = False
     """Whether the whole cluster holds publishers back meanwhile, as it should."""
@@ -45,6 +45,8 @@ SHAPES: Final[dict[str, Shape]] = {
     "bridge": Shape("all"),
     "loss": Shape("all"),
     "slow-link": Shape("one"),
+    "delay": Shape("any"),
+    "reorder": Shape("any", is_down=False),
     "reset": Shape("all", is_down=False, hold_s=(0.0, 0.1)),
     # What a process needs.
     "clock": Shape("one", is_down=False),
@@ -123,6 +125,7 @@ def _planned(
         "one": 1,
         "minority": rng.randint(1, max(minority, 1)),
         "majority": rng.randint(minority + 1, nodes),
+        "any": rng.randint(1, nodes),
         "all": nodes,
     }[shape.hits]
     chosen = range(nodes) if count == nodes or not places else places

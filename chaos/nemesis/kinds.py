@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 from chaos.nemesis import disks, membership, network, processes, resources, sequences
 from chaos.nemesis.fault import Fault
 
-Need = Literal["hosts", "iptables", "tc", "ss", "faketime", "tmpfs", "fuse"]
+Need = Literal["hosts", "iptables", "tc", "tun", "ss", "faketime", "tmpfs", "fuse"]
 
 
 class Kind(NamedTuple):
@@ -32,6 +32,8 @@ KINDS: Final[dict[str, Kind]] = {
     "bridge": Kind(network.Bridge, ("hosts", "iptables")),
     "loss": Kind(network.Loss, ("hosts", "iptables")),
     "slow-link": Kind(network.SlowLink, ("hosts", "tc")),
+    "delay": Kind(network.Delay, ("hosts", "tun")),
+    "reorder": Kind(network.Reorder, ("hosts", "tun")),
     "reset": Kind(network.Reset, ("hosts", "ss")),
     "clock": Kind(resources.Clock, ("faketime",)),
     "full-disk": Kind(resources.FullDisk, ("tmpfs",)),

@@ -1,4 +1,4 @@
-"""Faults of the network between hosts of their own: parted, deaf, lossy, slow, reset."""
+"""Faults of the network between hosts of their own: parted, deaf, lossy, slow, late, reset."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ from typing import Final
 
 import trio
 
+from chaos.delayed_wire import Holding
+from chaos.detour import Detour
 from chaos.hosts import CLIENTS, CommandFailed, run_command
 from chaos.members import Node
 from chaos.nemesis.fault import NotNow, Target
 
 LOSS: Final = (0.02, 0.3)
 SLOW_KBIT: Final = (256, 4000)
+DELAY_S: Final = (0.02, 0.4)
+"""One way between two nodes, the longest jitter included. An election takes two round trips, each
+within an election's timeout (0.5 to 1 s): with twice the delay there would be none."""
+JITTER: Final = 0.5
+"""The most that may change of a delay."""
+SHARE: Final = (0.02, 0.5)
+"""Of the packets that others overtake."""
+LATE_S: Final = (0.002, 0.1)
+"""The longest time by which these are late."""
 
 
 async def on_host(node: Node, *command: str) -> None:
@@ -136,6 +147,47 @@ class SlowLink:
     async def heal(self) -> None:
         for node in self._nodes:
             await on_host(node, "tc", "qdisc", "del", "dev", "eth0", "root")
+
+
+class _Detoured:
+    """Nodes whose packets go another way, on which they are held."""
+
+    def __init__(self, target: Target) -> None:
+        self._rng = target.rng
+        hosts = [node.host for node in target.nodes]
+        self._is_one = len(hosts) == 1
+        self._detour = Detour(hosts, seed=target.rng.randrange(1 << 32))
+
+    async def inject(self) -> None:
+        try:
+            await trio.to_thread.run_sync(self._detour.begin, self._holding())
+        except CommandFailed as failure:
+            raise NotNow(str(failure)) from None
+
+    async def heal(self) -> None:
+        await trio.to_thread.run_sync(self._detour.end)
+
+    def _holding(self) -> Holding:
+        raise NotImplementedError
+
+
+class Delay(_Detoured):
+    """What nodes send and get is late, all of it, by a time that changes; nothing overtakes."""
+
+    def _holding(self) -> Holding:
+        longest_s = self._rng.uniform(*DELAY_S)
+        if not self._is_one:
+            # What one of them sends another one is held twice.
+            longest_s /= 2
+        jitter_s = longest_s * self._rng.uniform(0, JITTER)
+        return Holding(longest_s - jitter_s, jitter_s)
+
+
+class Reorder(_Detoured):
+    """Some of what nodes send and get is late, and overtaken by what was sent later."""
+
+    def _holding(self) -> Holding:
+        return Holding(share=self._rng.uniform(*SHARE), late_s=self._rng.uniform(*LATE_S))
 
 
 class Reset:

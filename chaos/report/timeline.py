@@ -35,6 +35,8 @@ COLORS: Final = {
     "bridge": "#2e86c1",
     "loss": "#85c1e9",
     "slow-link": "#a9cce3",
+    "delay": "#7fb3d5",
+    "reorder": "#76d7c4",
     "reset": "#17a589",
     "clock": "#d4ac0d",
     "full-disk": "#7d6608",

@@ -41,6 +41,7 @@ def test_no_fault_hits_more_nodes_than_its_kind_may(nodes: int) -> None:
                 "one": 1,
                 "minority": max((nodes - 1) // 2, 1),
                 "majority": nodes,
+                "any": nodes,
                 "all": nodes,
             }[SHAPES[fault.kind].hits]
             assert 1 <= len(set(fault.nodes)) == len(fault.nodes) <= most
