@@ -6,6 +6,8 @@ A record is what a log keeps of one message and what a delivery is made from (do
     <H length | route: exchange shortstr, routing-key shortstr | <I length | content header | body
 
 Route and header are as the publisher sent them, so a delivery copies and never encodes them.
+The highest bit of the route's length says that the message is a dead letter, whose header a queue
+has written: a client may write `x-death`, too, but not that bit.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from leveret.amqp.frames import append_body
 from leveret.amqp.properties import Properties, with_table_entry
 
 _ROUTE: Final = Struct("<H")
+_DEAD: Final = 0x8000
+_SIZE: Final = 0x7FFF
 _HEADER: Final = Struct("<I")
 _END: Final = b"\xce"
 _TO_HEADER: Final = Struct(">BBHI")
@@ -40,9 +44,12 @@ def encode_route(exchange: str, routing_key: str) -> bytes:
     return encode_shortstr(exchange) + encode_shortstr(routing_key)
 
 
-def encode_record(route: bytes, header: bytes, body: bytes) -> bytes:
+def encode_record(
+    route: bytes, header: bytes, body: bytes, *, is_dead_letter: bool = False
+) -> bytes:
     """The stored form of a message; the parts are as `Publish` carries them."""
-    return b"".join((_ROUTE.pack(len(route)), route, _HEADER.pack(len(header)), header, body))
+    size = len(route) | _DEAD if is_dead_letter else len(route)
+    return b"".join((_ROUTE.pack(size), route, _HEADER.pack(len(header)), header, body))
 
 
 class Record:
@@ -52,13 +59,22 @@ class Record:
 
     def __init__(self, octets: bytes | memoryview) -> None:
         self.octets = octets
-        self._header_at: int = 6 + _ROUTE.unpack_from(octets)[0]
+        self._header_at: int = 6 + (_ROUTE.unpack_from(octets)[0] & _SIZE)
         self._body_at: int = self._header_at + _HEADER.unpack_from(octets, self._header_at - 4)[0]
 
     @property
     def route(self) -> bytes:
         """Exchange and routing key, two shortstrs."""
         return bytes(self.octets[2 : self._header_at - 4])
+
+    @property
+    def is_dead_letter(self) -> bool:
+        """Whether a queue wrote its header when the message died there."""
+        return bool(self.octets[1] & 0x80)
+
+    def with_other(self, header: bytes) -> bytes:
+        """The stored message with another content header payload."""
+        return encode_record(self.route, header, self.body, is_dead_letter=self.is_dead_letter)
 
     @property
     def exchange(self) -> str:
@@ -106,7 +122,7 @@ def with_header(octets: bytes | memoryview, name: str, value: int) -> bytes:
         header = with_table_entry(header, _table_entry(name, value))
     else:
         header = _replaced(record, name, value)
-    return encode_record(record.route, header, record.body)
+    return record.with_other(header)
 
 
 def header_with_long(record: Record, name: str, value: int) -> bytes:
@@ -166,7 +182,7 @@ class DeliverEncoder:
         if type(record) is not bytes:
             record = bytes(record)
         channel = self._channel
-        route_end = 2 + (record[0] | record[1] << 8)
+        route_end = 2 + (record[0] | (record[1] & 0x7F) << 8)
         (header_size,) = _HEADER.unpack_from(record, route_end)
         header_at = route_end + 4
         body_at = header_at + header_size

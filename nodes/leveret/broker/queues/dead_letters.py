@@ -1,7 +1,8 @@
 """What a queue gives up goes to its dead-letter exchange, with its story in the headers. Pure.
 
 The headers are RabbitMQ 3.10's: `x-death`, the most recent first, one table for each queue and
-reason, whose count grows; and `x-first-death-…`, which stay as they are.
+reason, whose count grows; and `x-first-death-…`, which stay as they are.  What a client has written
+there means nothing, as in RabbitMQ 4: it would forge a way round, or hide one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 Reason = Literal["rejected", "expired", "maxlen", "delivery_limit"]
 
 REJECTED: Final = "rejected"
+
+TOLD: Final = ("x-death", "x-first-death-reason", "x-first-death-queue", "x-first-death-exchange")
+"""The headers that tell of deaths."""
 
 
 class DeadLetter(PublishRun):
@@ -63,8 +67,9 @@ class DeadLetter(PublishRun):
             mandatory=False,
             first_confirm=0,
         )
-        header, self.visited = _told(record, features, reason, now_s)
-        dead = encode_record(encode_route(exchange, self.routing_key), header, record.body)
+        header, self.visited, is_told = _told(record, features, reason, now_s)
+        route = encode_route(exchange, self.routing_key)
+        dead = encode_record(route, header, record.body, is_dead_letter=is_told)
         self.records.append(dead)
         self.size_bytes = len(dead)
         self.is_told = True
@@ -92,8 +97,8 @@ class DeadLetter(PublishRun):
 
 def _told(
     record: Record, features: QueueFeatures, reason: Reason, now_s: int
-) -> tuple[bytes, frozenset[str]]:
-    """Return the content header that tells of the death, and the queues that must not get it.
+) -> tuple[bytes, frozenset[str], bool]:
+    """Return the content header, the queues that must not get it, and if the header tells of that.
 
     Those are the ones on a way that it went without anybody rejecting it: it would go round.
     """
@@ -101,7 +106,10 @@ def _told(
     try:
         headers = dict(properties.headers or {})
     except AmqpError:
-        return record.header, frozenset()
+        return record.header, frozenset(), record.is_dead_letter
+    if not record.is_dead_letter:
+        for name in TOLD:
+            headers.pop(name, None)
     death: dict[str, Value] = {
         "count": Long(1),
         "reason": reason,
@@ -137,10 +145,10 @@ def _told(
             break
         visited.append(str(one.get("queue")))
     try:
-        return properties.encode(record.body_size), frozenset(visited)
+        return properties.encode(record.body_size), frozenset(visited), True
     except (TypeError, ValueError):
         # A client's own headers may be what can be read and not written, a table too deep.
-        return record.header, frozenset(visited)
+        return record.header, frozenset(visited), record.is_dead_letter
 
 
 def _copies(headers: dict[str, Value]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from leveret.amqp.delivery import Record, encode_record
+from leveret.amqp.delivery import Record
 from leveret.amqp.errors import AmqpError
 from leveret.amqp.properties import EXPIRATION, HEADERS, PRIORITY, Properties, flags
 
@@ -126,7 +126,7 @@ def without_delay(octets: bytes | memoryview) -> bytes:
         return bytes(octets)
     properties.headers = {**properties.headers, DELAY_HEADER: -delay}
     try:
-        return encode_record(record.route, properties.encode(record.body_size), record.body)
+        return record.with_other(properties.encode(record.body_size))
     except (TypeError, ValueError):
         # A client's own headers may be what can be read and not written, a table too deep.
         return bytes(octets)
