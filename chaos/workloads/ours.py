@@ -50,7 +50,8 @@ async def publish_forever(
         session = _Publishing(clients, name, rng, epoch=epoch, pace=pace)
         urls = _urls(clients, rng, place)
         try:
-            async with connect(urls, name=name) as connection:
+            # A robust one would go to a node that the broker told it of.
+            async with connect(urls, name=name, robust=place is None) as connection:
                 session.connection = connection
                 async with connection.channel() as channel:
                     await session.run(channel, routes)

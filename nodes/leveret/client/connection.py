@@ -48,8 +48,6 @@ CHUNK_MAX: Final = 256 * 1024
 """Octets that one receive asks for: doubled while they come full, a large block costs pages."""
 OUTPUT_MAX: Final = 4 * 1024 * 1024
 """Octets that wait to be written before a publisher without confirms has to wait."""
-CUT_OFF_S: Final = 2.0
-"""How long a node may be away from the majority of its cluster before another one is tried."""
 SILENCE_MAX: Final = 4
 """Half intervals of heartbeats without a word of the broker before it counts as gone."""
 
@@ -354,7 +352,7 @@ class Connection(ConnectionFace):
             with handshake:
                 await self._read(stream, stop, handshake)
             if handshake.cancelled_caught and self._core.is_cut_off:
-                stop(ConnectionLost(f"the node is cut off: {self._core.blocked}"))
+                stop(self._leave(trio.current_time()))
             elif handshake.cancelled_caught:
                 stop(ConnectionLost(f"no handshake within {timeout_s:g} s"))
         return end[0]
@@ -392,7 +390,8 @@ class Connection(ConnectionFace):
             return
         if self._is_better_left:
             if not is_limited:
-                scope.deadline = trio.current_time() + CUT_OFF_S
+                now_s = trio.current_time()
+                scope.deadline = now_s + self._patience_s(now_s)
         elif is_limited:
             scope.deadline = float("inf")
             self._learn_addresses()

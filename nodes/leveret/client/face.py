@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .core.connection import State
+from .errors import ConnectionLost
 from .results import Guarantee, statistics_of
 
 if TYPE_CHECKING:
     from .address import Address
     from .attempts import Attempts
     from .core.connection import ConnectionCore
+
+
+CUT_OFF_S: Final = 0.5
+"""How long a connection stays at a node that says that it is cut off: the node has waited for a
+change of leader before it said so, and publishers are to be silent for less than 3 s in all."""
+CUT_OFF_AGAIN_S: Final = 2.0
+"""The same where it came from such a node: it may be that no node has a majority, and then nobody
+is helped by clients that go round."""
+_LATELY_S: Final = 5.0
 
 
 class ConnectionFace:
@@ -20,6 +30,7 @@ class ConnectionFace:
         self._core = core
         self._attempts = attempts
         self._address: Address | None = None
+        self._left_s = float("-inf")
 
     @property
     def is_connected(self) -> bool:
@@ -56,6 +67,15 @@ class ConnectionFace:
         """Whether the node is cut off, and there are others."""
         core = self._core
         return core.is_cut_off and core.is_robust and len(self._attempts.addresses) > 1
+
+    def _patience_s(self, now_s: float) -> float:
+        """Return how long to stay at a node that is cut off."""
+        return CUT_OFF_AGAIN_S if now_s - self._left_s < _LATELY_S else CUT_OFF_S
+
+    def _leave(self, now_s: float) -> ConnectionLost:
+        """Note that a node is left because it is cut off; what to tell of that."""
+        self._left_s = now_s
+        return ConnectionLost(f"the node is cut off: {self._core.blocked}")
 
     def _learn_addresses(self) -> None:
         self._attempts.learn(self._core.server_properties.get("cluster_addresses"))

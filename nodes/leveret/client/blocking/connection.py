@@ -51,8 +51,6 @@ CLOSE_WITHIN_S: Final = 3.0
 """How long the broker may take to answer a goodbye."""
 TICK_S: Final = 0.02
 """How long acknowledgements wait at most for company."""
-CUT_OFF_S: Final = 2.0
-"""How long a node may be away from the majority of its cluster before another one is tried."""
 SILENCE_MAX: Final = 4
 """Half intervals of heartbeats without a word of the broker before it counts as gone."""
 OUTPUT_MAX: Final = 4 * 1024 * 1024
@@ -398,7 +396,7 @@ class Connection(ConnectionFace):
                     core.receive(data)
                     if core.state is State.READY:
                         if self._is_better_left:
-                            deadline = min(deadline, now + CUT_OFF_S)
+                            deadline = min(deadline, now + self._patience_s(now))
                         elif deadline != float("inf"):
                             deadline = float("inf")
                             self._learn_addresses()
@@ -415,7 +413,7 @@ class Connection(ConnectionFace):
                 if core.is_closed:
                     return ConnectionLost("the connection was closed by the program")
                 if now >= deadline and core.is_cut_off:
-                    return ConnectionLost(f"the node is cut off: {core.blocked}")
+                    return self._leave(now)
                 if now >= deadline:
                     limit_s = self._target.connect_timeout_s
                     return ConnectionLost(f"no handshake within {limit_s:g} s")
