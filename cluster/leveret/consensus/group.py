@@ -139,7 +139,7 @@ class Group(Actor[GroupMessage]):
         self._intake = Intake()
         self._in_flight = 0  # own entries proposed in this term and not applied
         self._resume: dict[NodeId, None] = {}
-        self._reads = Reads(node, lambda to, message: send(to, number, message))
+        self._reads = Reads(node, boot, lambda to, message: send(to, number, message))
         self._completed: list[tuple[int, list[object]]] = []
         self._role_seen: tuple[int, NodeId | None, bool] = (0, None, False)
         self._role_listeners: list[Callable[[], None]] = []

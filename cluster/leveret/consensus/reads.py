@@ -5,7 +5,9 @@ a round of beats that it still leads, and grants the read: up to that index. The
 its own machine has come so far. Nothing here trusts a clock.
 
 A request or a grant may be lost, with a link or with a leadership. The asker asks again; a grant
-that comes late, even from an earlier leader, is true: it was asked for after the reader came.
+that comes late, even from an earlier leader, is true: it was asked for after the reader came. So
+it counts, also when it was asked for again meanwhile: on a long way every answer comes later than
+that. A grant to a former life of this node is none: numbers grow from one life to the next.
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ from leveret.transport import NodeId
 
 Reader = Callable[[], None]
 
+NUMBER_BITS = 20
+"""Of a request's number, those below the boot of the node that makes it."""
+
 
 class Reads:
     """Both parts, on one member."""
 
-    def __init__(self, node: NodeId, send: Callable[[NodeId, Message], object]) -> None:
+    def __init__(self, node: NodeId, boot: int, send: Callable[[NodeId, Message], object]) -> None:
         self._node = node
         self._send = send
-        self._readers = Readers()
+        self._readers = Readers(boot)
         self._grants = Grants()
 
     @property
@@ -98,12 +103,18 @@ class Reads:
 
 
 class Readers:
-    """The asker's part: those of one node that wait to read."""
+    """The asker's part: those of one node that wait to read.
 
-    def __init__(self) -> None:
-        self._numbers = count(1)
+    boot: grows with each start of the node, by more than the thousandth part of the requests that
+        it makes in a life: it is a time in milliseconds.
+    """
+
+    def __init__(self, boot: int) -> None:
+        self._numbers = count((boot << NUMBER_BITS) + 1)
         self._open: list[Reader] = []
         self._asked: dict[int, list[Reader]] = {}
+        """By the first request that asked for them, ascending."""
+        self._must_ask_again = False
         self._granted: list[tuple[int, int, list[Reader]]] = []  # a heap by index, then number
         self._asked_s = 0.0
 
@@ -118,10 +129,12 @@ class Readers:
 
     def ask(self, now_s: float) -> int | None:
         """Return the number of the request to send to the leader now, if any."""
-        if not self._open:
+        if not self._open and not self._must_ask_again:
             return None
         number = next(self._numbers)
-        self._asked[number], self._open = self._open, []
+        if self._open:
+            self._asked[number], self._open = self._open, []
+        self._must_ask_again = False
         self._asked_s = now_s
         return number
 
@@ -131,14 +144,13 @@ class Readers:
 
     def rewind(self) -> None:
         """Have everybody ask again who has no answer."""
-        asked, self._asked = self._asked, {}
-        self._open += [reader for readers in asked.values() for reader in readers]
+        self._must_ask_again = bool(self._asked)
 
     def granted(self, number: int, index: int) -> None:
-        """Take the leader's answer; one to a request that was made anew is late."""
-        readers = self._asked.pop(number, None)
-        if readers is not None:
-            heappush(self._granted, (index, number, readers))
+        """Take the leader's answer: for all that came before this request was made."""
+        for first in [first for first in self._asked if first <= number]:
+            heappush(self._granted, (index, first, self._asked.pop(first)))
+        self._must_ask_again = self._must_ask_again and bool(self._asked)
 
     def reached(self, applied_index: int) -> list[Reader]:
         """Return those that may read now."""
