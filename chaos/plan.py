@@ -125,7 +125,7 @@ def _planned(
         "one": 1,
         "minority": rng.randint(1, max(minority, 1)),
         "majority": rng.randint(minority + 1, nodes),
-        "any": rng.randint(1, nodes),
+        "any": rng.randint(1, len(places) or nodes),
         "all": nodes,
     }[shape.hits]
     chosen = range(nodes) if count == nodes or not places else places

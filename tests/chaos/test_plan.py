@@ -64,6 +64,16 @@ def test_two_faults_at_once_hit_different_nodes_unless_one_hits_all() -> None:
     assert pairs > 100
 
 
+def test_what_hits_any_number_of_nodes_spares_those_that_another_fault_hits() -> None:
+    pairs = 0
+    for step in islice(draw(7, nodes=5, kinds=("delay", "reorder")), 1000):
+        one, *rest = (set(fault.nodes) for fault in step.faults)
+        for other in rest:
+            pairs += 1
+            assert not one & other or len(one) == 5
+    assert pairs > 100
+
+
 def test_steps_outlive_a_file() -> None:
     drawn = steps(6)
 
