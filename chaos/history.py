@@ -81,6 +81,62 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamDeclared:
+    """A queue is a stream.
+
+    max_bytes: what it keeps at most; None: all.
+    """
+
+    t: float
+    queue: str
+    max_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A reader of a stream was told that it reads from now on.
+
+    session: the reader, anew for each time that it began.
+    start: "first", "next", "last" or an offset.
+    asked: when it asked for that.
+    """
+
+    t: float
+    queue: str
+    session: str
+    start: str | int
+    prefetch: int
+    asked: float
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A reader of a stream got a message.
+
+    offset: -1 if it was told none.
+    id: None if the body is not one of ours or damaged.
+    size: bytes of the body.
+    """
+
+    t: float
+    queue: str
+    session: str
+    offset: int
+    id: MessageId | None
+    size: int
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """A reader of a stream ended, after nobody published and it had time to read all there was."""
+
+    t: float
+    queue: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A client had an exclusive queue for itself, from `t` to `until`."""
 
@@ -165,6 +221,10 @@ Event = (
     | Deliver
     | Settle
     | Ended
+    | StreamDeclared
+    | Following
+    | Read
+    | CaughtUp
     | Held
     | Depth
     | Operation
@@ -194,7 +254,7 @@ class History:
 
 
 def counts_of(events: Iterable[Event]) -> Counter[str]:
-    """Return how many messages were published, confirmed, delivered and delivered again."""
+    """Return how many messages were published, confirmed, delivered (again), read from streams."""
     counts: Counter[str] = Counter()
     for event in events:
         match event:
@@ -204,6 +264,8 @@ def counts_of(events: Iterable[Event]) -> Counter[str]:
                 counts["confirmed"] += 1
             case Deliver(id=MessageId()):
                 counts["redelivered" if event.redelivered else "delivered"] += 1
+            case Read():
+                counts["read"] += 1
     return counts
 
 

@@ -13,19 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from chaos.history import Deliver, Event, MessageId, Outcome, Publish
+from chaos.history import Deliver, Event, MessageId, Outcome, Publish, StreamDeclared
 
 SHOWN = 3
 """How many examples a complaint names."""
 
 
 def lost(events: Iterable[Event]) -> Iterator[str]:
-    """Complain of messages that were confirmed and never delivered, by the end of a drain."""
+    """Complain of messages that were confirmed and never delivered, by the end of a drain.
+
+    Of streams, from which nothing is taken, `streams` looks after.
+    """
+    streams: set[str] = set()
     queues: dict[MessageId, tuple[str, ...]] = {}
     confirmed: dict[MessageId, float] = {}
     delivered: set[tuple[str, MessageId]] = set()
     for event in events:
         match event:
+            case StreamDeclared():
+                streams.add(event.queue)
             case Publish():
                 queues[event.id] = event.queues
             case Outcome(type="ok"):
@@ -33,20 +39,20 @@ def lost(events: Iterable[Event]) -> Iterator[str]:
             case Deliver(id=MessageId() as id_):
                 delivered.add((event.queue, id_))
     missing = [
-        f"{_shown(id_)} in {queue}, confirmed at {t:.3f}"
+        f"{shown(id_)} in {queue}, confirmed at {t:.3f}"
         for id_, t in confirmed.items()
         for queue in queues[id_]
-        if (queue, id_) not in delivered
+        if queue not in streams and (queue, id_) not in delivered
     ]
-    yield from _complaint("lost", missing)
+    yield from complaint("lost", missing)
 
 
 def refused(events: Iterable[Event]) -> Iterator[str]:
     """Complain of messages that were returned or refused although their queues were there."""
-    yield from _complaint(
+    yield from complaint(
         "refused",
         [
-            f"{_shown(event.id)} {event.type} at {event.t:.3f}"
+            f"{shown(event.id)} {event.type} at {event.t:.3f}"
             for event in events
             if isinstance(event, Outcome) and event.type in {"returned", "nack"}
         ],
@@ -64,8 +70,8 @@ def phantom(events: Iterable[Event]) -> Iterator[str]:
             case Deliver(id=None):
                 found.append(f"damaged in {event.queue} at {event.t:.3f}")
             case Deliver(id=MessageId() as id_) if event.queue not in queues.get(id_, ()):
-                found.append(f"{_shown(id_)} in {event.queue} at {event.t:.3f}")
-    yield from _complaint("phantom", found)
+                found.append(f"{shown(id_)} in {event.queue} at {event.t:.3f}")
+    yield from complaint("phantom", found)
 
 
 def unmarked(events: Iterable[Event]) -> Iterator[str]:
@@ -83,10 +89,10 @@ def unmarked(events: Iterable[Event]) -> Iterator[str]:
             before = unmarked.setdefault((event.queue, event.id), event)
         if before is not event:
             found.append(
-                f"{_shown(event.id)} from {event.queue} to {before.session} at"
+                f"{shown(event.id)} from {event.queue} to {before.session} at"
                 f" {before.t:.3f} and to {event.session} at {event.t:.3f}"
             )
-    yield from _complaint("unmarked duplicate", found)
+    yield from complaint("unmarked duplicate", found)
 
 
 def disorder(events: Iterable[Event], *, one_consumer: Iterable[str]) -> Iterator[str]:
@@ -106,18 +112,20 @@ def disorder(events: Iterable[Event], *, one_consumer: Iterable[str]) -> Iterato
         before = newest.get(stream)
         if before is not None and before.id is not None and event.id.number < before.id.number:
             found.append(
-                f"{_shown(event.id)} from {event.queue} at {event.t:.3f} behind"
+                f"{shown(event.id)} from {event.queue} at {event.t:.3f} behind"
                 f" {before.id.number} at {before.t:.3f}"
             )
         else:
             newest[stream] = event
-    yield from _complaint("out of order", found)
+    yield from complaint("out of order", found)
 
 
-def _shown(id_: MessageId) -> str:
+def shown(id_: MessageId) -> str:
+    """Return a message's id for people."""
     return f"{id_.publisher}/{id_.epoch}/{id_.number}"
 
 
-def _complaint(what: str, found: list[str]) -> Iterator[str]:
+def complaint(what: str, found: list[str]) -> Iterator[str]:
+    """Make one complaint of all that was found of a kind; none of nothing."""
     if found:
         yield f"{what}: {len(found)}, such as {'; '.join(found[:SHOWN])}"

@@ -42,10 +42,14 @@ class Refused(Exception):
 
 
 class Client:
-    """A connection with channel 1 open. Close it by `close` or, without a word, by `drop`."""
+    """A connection with channel 1 open. Close it by `close` or, without a word, by `drop`.
 
-    def __init__(self, address: str, port: int) -> None:
+    out_of_band: what the channel is opened with, at first.
+    """
+
+    def __init__(self, address: str, port: int, *, out_of_band: str = "") -> None:
         self._address = address, port
+        self._out_of_band = out_of_band
         self._socket = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_STREAM)
         self._protocol = ClientConnection()
         self._events: deque[Event] = deque()
@@ -96,7 +100,7 @@ class Client:
         )
         await self._say(0, spec.ConnectionOpen(virtual_host="/"))
         await self._expect(0, spec.ConnectionOpenOk)
-        await self._say(CHANNEL, spec.ChannelOpen())
+        await self._say(CHANNEL, spec.ChannelOpen(out_of_band=self._out_of_band))
         await self._expect(CHANNEL, spec.ChannelOpenOk)
 
     async def call(self, method: Method, answer: type[M], *, within_s: float = 5.0) -> M:

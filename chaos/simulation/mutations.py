@@ -59,7 +59,10 @@ _GROUP: Final = "leveret.consensus.group:Group."
 _SESSIONS: Final = "leveret.consensus.sessions:"
 _DISPATCH: Final = "leveret.broker.queues.dispatch:Dispatcher."
 _QUEUE: Final = "leveret.broker.queues.queue:QueueActor."
+_STREAM: Final = "leveret.broker.queues.stream_lead:StreamLead."
 _STORAGE: Final = "leveret.storage."
+_LEADERS: Final = ("kill-leader", "pause-leader", "stop", "isolate", "reset")
+"""Faults after which another node leads."""
 
 MUTATIONS: Final[dict[str, Mutation]] = {
     "no-sync": Mutation(
@@ -204,7 +207,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("kill-leader", "stop", "kill-two"),
-        seeds=(14,),
+        seeds=(10,),
     ),
     "trimmed-too-early": Mutation(
         "the log is trimmed before a snapshot covers it",
@@ -329,6 +332,42 @@ MUTATIONS: Final[dict[str, Mutation]] = {
         ),
         kinds=("no-clients", "kill"),
         seeds=(0,),
+    ),
+    "reader-skips-one": Mutation(
+        "a new leader has the readers of a stream go on one offset too late",
+        (Edit(_STREAM + "_resolve", "found = sequence", "found = sequence + 1"),),
+        kinds=_LEADERS,
+        seeds=(8,),
+    ),
+    "reader-holds-nothing": Mutation(
+        "a new leader takes a reader for one with all its room",
+        (
+            Edit(
+                _STREAM + "serve",
+                "reader.held.update(dict.fromkeys(held, 0))",
+                "pass",
+            ),
+        ),
+        kinds=_LEADERS,
+        seeds=(14,),
+    ),
+    "limit-takes-one-more": Mutation(
+        "a stream's limit ends one message more than it must",
+        (Edit(_STREAM + "_behind_too_much", "behind = sequence", "behind = sequence + 1"),),
+        kinds=_LEADERS,
+        seeds=(9,),
+    ),
+    "numbers-forgotten": Mutation(
+        "a snapshot has no numbers of publishers",
+        (
+            Edit(
+                "leveret.broker.queues.state:QueueState.from_wire",
+                "state.publishers = Publishers.from_wire",
+                "del publishers  # ",
+            ),
+        ),
+        kinds=("kill", "outage", "stop", "reset"),
+        seeds=(8,),
     ),
 }
 

@@ -13,10 +13,12 @@ import trio
 
 from chaos.checkers import cluster, messages
 from chaos.checkers.linear import linearizable
+from chaos.checkers.streams import streams
 from chaos.history import Event, Fault, History, Replica, counts_of
 from chaos.simulation.faults import KINDS, Nemesis, Planned, draw
 from chaos.simulation.network import Weather
-from chaos.simulation.workload import ONE_CONSUMER, QUEUES, Clients
+from chaos.simulation.streams import StreamClients, StreamPlan, draw_stream
+from chaos.simulation.workload import ONE_CONSUMER, QUEUES, STREAM, Clients
 from chaos.simulation.world import World, run, until
 from leveret.broker.queues.machine import ShardMachine
 
@@ -35,7 +37,11 @@ OBJECTS: Final = ("m0", "m1")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a seed means. faults: in the order of their times, from the begin of the load."""
+    """What a seed means.
+
+    faults: in the order of their times, from the begin of the load.
+    stream: who uses a stream; None: there is none.
+    """
 
     seed: int
     nodes: int
@@ -46,6 +52,7 @@ class Plan:
     consumers: int
     horizon_s: float
     faults: tuple[Planned, ...]
+    stream: StreamPlan | None = None
 
 
 @dataclass
@@ -88,6 +95,7 @@ def plan(seed: int, *, kinds: tuple[str, ...] = KINDS, nodes: int | None = None)
         consumers=rng.choice((1, 2)),
         horizon_s=horizon_s,
         faults=tuple(draw(rng, nodes=count, horizon_s=horizon_s, kinds=kinds)),
+        stream=draw_stream(seed),
     )
 
 
@@ -129,6 +137,7 @@ def judge(events: Sequence[Event]) -> Iterator[str]:
     yield from messages.phantom(events)
     yield from messages.unmarked(events)
     yield from messages.disorder(events, one_consumer=ONE_CONSUMER)
+    yield from streams(events)
     yield from cluster.depth(events)
     yield from cluster.recovery(events, within_s=RECOVERY_S)
     yield from cluster.replicas(events)
@@ -142,6 +151,10 @@ async def _play(world: World, plan: Plan, history: History) -> list[str]:
     if not await _all_serve(world, within_s=SERVING_S):
         return ["the cluster does not begin to serve clients"]
     await clients.set_up()
+    stream = None if plan.stream is None else StreamClients(clients, plan.stream)
+    queues = QUEUES if stream is None else (*QUEUES, STREAM)
+    if stream is not None:
+        await stream.set_up()
     async with trio.open_nursery() as consuming:
         async with trio.open_nursery() as publishing:
             for number in range(plan.publishers):
@@ -151,22 +164,28 @@ async def _play(world: World, plan: Plan, history: History) -> list[str]:
             consuming.start_soon(clients.consume_forever, "c0", "q0")
             for number in range(plan.consumers):
                 consuming.start_soon(clients.consume_forever, f"d{number}", "q1")
+            if stream is not None:
+                stream.start(publishing=publishing, consuming=consuming)
             await Nemesis(world, history).run(list(plan.faults))
             await trio.sleep(0.5)
             healed_s = trio.current_time()
             world.trace("healed")
             async with trio.open_nursery() as probing:
                 for node in world.nodes:
-                    for queue in QUEUES:
+                    for queue in queues:
                         probing.start_soon(_probe, clients, node, queue, healed_s)
             clients.publishing = False
-        await drain(world, clients, history)
+        await drain(world, clients, history, stream)
     await clients.note_depths("drained", within_s=DEPTH_S)
+    if stream is not None:
+        await stream.read_all("drained")
     problems = await _compare(world, history)
     await _end_all(world)
     if not await _all_serve(world, within_s=SERVING_S):
         return [*problems, "the cluster does not serve clients after it was killed whole"]
     await clients.note_depths("restarted", within_s=DEPTH_S)
+    if stream is not None:
+        await stream.read_all("restarted")
     return problems
 
 
@@ -193,19 +212,29 @@ async def _all_serve(world: World, *, within_s: float) -> bool:
     return await until(lambda: world.are_serving, within_s=within_s)
 
 
-async def drain(world: World, clients: Clients, history: History) -> None:
+async def drain(
+    world: World, clients: Clients, history: History, stream: StreamClients | None = None
+) -> None:
     """Let the consumers take all that is left, and end; longer than `DRAIN_S` nobody waits."""
     clients.is_draining = True
     world.trace("draining")
     await until(
-        lambda: _are_empty(world) and not any(messages.lost(history.events)), within_s=DRAIN_S
+        lambda: (
+            _are_empty(world)
+            and not any(messages.lost(history.events))
+            and (stream is None or stream.are_caught_up)
+        ),
+        within_s=DRAIN_S,
     )
     await trio.sleep(0.5)
     clients.consuming = False
 
 
 def _are_empty(world: World) -> bool:
-    """Whether no replica has a message left, not even one that a client is thought to hold."""
+    """Whether no replica has a message left, not even one that a client is thought to hold.
+
+    But for streams, which are not emptied by being read.
+    """
     return not any(
         queue.live
         for node in world.nodes
@@ -213,6 +242,7 @@ def _are_empty(world: World) -> bool:
         for machine in replicas.machines
         if isinstance(machine, ShardMachine)
         for queue in machine.queues.values()
+        if queue.arrivals is None
     )
 
 

@@ -33,15 +33,22 @@ from leveret.amqp import Ack, ContentReceived, Event, MethodReceived, spec
 from leveret.transport import NodeId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 QUEUES: Final = ("q0", "q1")
 ONE_CONSUMER: Final = ("q0",)
 """Queues with one consumer at a time, where the order of all deliveries can be told."""
+STREAM: Final = "s0"
+"""A stream, which some seeds have; see `streams`."""
 EXCHANGE: Final = "both"
 """A fanout exchange, bound to all queues."""
-ROUTES: Final = (("", "q0", ("q0",)), ("", "q1", ("q1",)), (EXCHANGE, "", QUEUES))
+Route = tuple[str, str, tuple[str, ...]]
 """Exchange, routing key, and the queues that it means."""
+ROUTES: Final[tuple[Route, ...]] = (
+    ("", "q0", ("q0",)),
+    ("", "q1", ("q1",)),
+    (EXCHANGE, "", QUEUES),
+)
 
 CONFIRM_S: Final = 4.0
 """A publisher that waits so long for any confirm looks for another node."""
@@ -109,10 +116,11 @@ class Clients:
         finally:
             HERE.reset(token)
 
-    def connected(self, node: NodeId) -> _Connected:
-        """Return an asynchronous context manager of a client of a node."""
+    def connected(self, node: NodeId, *, out_of_band: str = "") -> _Connected:
+        """Return an asynchronous context manager of a client of a node; see `Client`."""
         with self._elsewhere():
-            client = Client(self.world.hosts[node].address, AMQP_PORT)
+            address = self.world.hosts[node].address
+            client = Client(address, AMQP_PORT, out_of_band=out_of_band)
         return _Connected(client)
 
     async def depths(self, node: NodeId) -> dict[str, int]:
@@ -171,7 +179,9 @@ class Clients:
 
     # What they do all the time.
 
-    async def publish_forever(self, name: str, rate: float) -> None:
+    async def publish_forever(
+        self, name: str, rate: float, routes: Sequence[Route] = ROUTES
+    ) -> None:
         """Publish with confirms, in one connection after the other, until told to end."""
         rng = self.world.rng(name)
         epoch = 0
@@ -184,7 +194,7 @@ class Clients:
                     await publisher.begin(client)
                     while self.publishing and trio.current_time() < until_s:
                         for _ in range(rng.choice((1, 1, 2, 5, 12))):
-                            await publisher.publish(*rng.choice(ROUTES))
+                            await publisher.publish(*rng.choice(routes))
                         await publisher.listen(rng.expovariate(rate))
                     if rng.random() < 0.8:
                         await publisher.settle_all(within_s=CONFIRM_S)
@@ -317,7 +327,7 @@ class Publisher:
             case MethodReceived(method=spec.BasicNack() as nack):
                 self._settle(nack.delivery_tag, multiple=nack.multiple, outcome="nack")
             case ContentReceived(method=spec.BasicReturn()):
-                for queue in QUEUES:
+                for queue in (*QUEUES, STREAM):
                     id_ = id_of(self._clients.run, queue, event.body)
                     if id_ is not None:
                         self._returned[id_] = None

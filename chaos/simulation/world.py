@@ -31,7 +31,7 @@ from chaos.simulation.network import Network, Weather
 from chaos.simulation.process import HERE, Process, hold_tasks_of_stopped_processes
 from chaos.simulation.replicas import Ledger, NodeProcess, WatchedReplicas, watched
 from leveret.broker import access
-from leveret.broker.queues import dispatch
+from leveret.broker.queues import dispatch, stream_lead
 from leveret.node import boot
 from leveret.node.config import (
     AmqpSection,
@@ -562,6 +562,7 @@ SMALL: Final[tuple[tuple[object, str, int], ...]] = (
     # A run has hundreds of messages, and several of these steps should happen in it.
     (dispatch, "MARK_STEP", 12),
     (dispatch, "MARK_AHEAD", 6),
+    (stream_lead, "RETENTION_STEP", 8),
 )
 """Constants of the product that are smaller here, so that little work reaches what is rare."""
 
