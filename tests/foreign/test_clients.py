@@ -1,8 +1,8 @@
 """kombu, pika and aio-pika while a node is killed: all that was confirmed comes.
 
 Each does what its documentation tells a program to do for that: kombu retries over its list of
-nodes, pika's program connects again to the next of its nodes, aio-pika's robust connection waits
-for the node it has.
+nodes, pika's and amqplib's programs connect again to the next of their nodes, aio-pika's robust
+connection waits for the node it has.
 """
 
 # kombu has no types: its names are resolved when they are first used.
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aio_pika
 import kombu
@@ -26,7 +28,10 @@ from kombu.mixins import ConsumerMixin
 from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.foreign.conftest import WITHIN_S, Cluster, wait_until
+from tests.support.programs import Program
 
+HERE = Path(__file__).parent
+AMQPLIB = HERE.parents[1] / "docs" / "examples" / "amqplib"
 BEFORE, AFTER = 30, 30
 """Confirms that are waited for before and after the kill."""
 # pika and kombu forget to close the sockets of a node that died.
@@ -199,3 +204,21 @@ def test_aio_pikas_robust_connection_waits_for_its_node(cluster: Cluster, queue:
 
     with in_threads(tally, lambda: asyncio.run(work())):
         tally.run_through_a_kill(cluster, victim=0, comes_back=True)
+
+
+def test_amqplib_goes_on_at_the_next_of_its_nodes(cluster: Cluster, queue: str) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: apt-get install nodejs")
+    if not (AMQPLIB / "node_modules" / "amqplib").is_dir():
+        pytest.skip("amqplib is not installed: run npm install in docs/examples/amqplib")
+    tally = Tally()
+    with Program([node, HERE / "amqplib_team.mjs", queue, *cluster.urls], cwd=AMQPLIB) as team:
+
+        def listen() -> None:
+            while not tally.is_over.is_set() or not set(tally.confirmed) <= set(tally.delivered):
+                verb, number = team.wait_for("ed ", within_s=WITHIN_S).split()
+                (tally.confirmed if verb == "confirmed" else tally.delivered).append(int(number))
+
+        with in_threads(tally, listen):
+            tally.run_through_a_kill(cluster, victim=0, comes_back=False)

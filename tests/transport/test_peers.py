@@ -14,6 +14,7 @@ from leveret.transport import (
     Address,
     CertificateAuthority,
     EnvelopeError,
+    NodeId,
     TlsFiles,
     TransportConfig,
     TransportError,
@@ -167,6 +168,29 @@ async def test_a_wrong_token_is_logged_once_on_each_side(
         reason(r) for r in caplog.records
     }
     assert 2 == len(caplog.records)
+
+
+async def test_a_member_that_is_not_known_is_taken_only_while_that_is_wanted() -> None:
+    async with trio.open_nursery() as nursery:
+        first = Node(identity(1))
+        taken = True
+        first.peers.take_unknown(lambda: taken)
+        address = await start(nursery, first)
+        seventh = Node(identity(7), members={ONE: address})
+        await start(nursery, seventh)
+        await first.heard("up", NodeId(7))
+        await seventh.heard("up", ONE)
+
+        taken = False
+        seventh.scope.cancel()
+        await first.heard("down", NodeId(7))
+        again = Node(identity(7, boot=2), members={ONE: address})
+        await start(nursery, again)
+        with trio.move_on_after(0.5) as scope:
+            await again.heard("up", ONE)
+        nursery.cancel_scope.cancel()
+
+    assert scope.cancelled_caught
 
 
 async def test_the_second_process_with_an_id_is_refused_while_the_first_is_linked(

@@ -93,6 +93,7 @@ class Peers:
         self._dials: dict[NodeId, trio.CancelScope] = {}  # a node is here while it has a dial task
         self._dial_count = 0
         self._strangers = 0
+        self._takes_unknown: Callable[[], bool] = lambda: False
         self._notices = Notices()
         self._nursery: trio.Nursery | None = None
 
@@ -118,6 +119,14 @@ class Peers:
         for people, and no other error. `now` (with a time zone) dates the certificate.
         """
         self._admitter.handle_with(handler, now)
+
+    def take_unknown(self, while_: Callable[[], bool]) -> None:
+        """Accept nodes that are no members as far as is known here, as long as `while_()`.
+
+        They have proved to hold the cluster's token. For a node that lost its disk: those whom its
+        configuration names may have been replaced since.
+        """
+        self._takes_unknown = while_
 
     def send(self, node: NodeId, channel: str, payload: object) -> bool:
         """Queue a message, encoded now; it goes out with all others queued by the next turn.
@@ -376,7 +385,7 @@ class Peers:
     def _check(self, hello: Hello) -> None:
         """Raise Refused if the node is no member, was replaced, or has the name of another one."""
         they = hello.identity
-        if they.node not in self._members:
+        if they.node not in self._members and not self._takes_unknown():
             raise Refused(f"node {they.node} is not a member, as node {self._me.node} knows")
         if they.incarnation < self._incarnations.get(they.node, 0):
             raise Refused(

@@ -246,6 +246,7 @@ async def _run(
     except (CorruptSnapshot, BadSnapshot) as error:
         raise _DamagedFolder(error) from error
     catalog = Catalog(replicas.groups[0], catalog_machine, peers)
+    peers.take_unknown(lambda: not _is_admitted(catalog_machine, member))
     introductions = Introductions(
         peers,
         name=member.name,
@@ -420,6 +421,12 @@ async def _run(
             await listener.close_all(SHUTDOWN_REASON)
         await _write_last(replicas)
         ground.cancel_scope.cancel()
+
+
+def _is_admitted(catalog: CatalogMachine, member: Membership) -> bool:
+    """Say whether the catalog, as it is known here, has this node with the folder that it has."""
+    known = catalog.model.node(member.node)
+    return known is not None and known.incarnation == member.incarnation
 
 
 def _removed(stop: trio.Event) -> None:
