@@ -16,6 +16,7 @@ from leveret.consensus.sessions import (
     BATCHES_IN_FLIGHT_MAX,
     GATHER_BYTES,
     GATHER_FROM,
+    SLOW_BYTES_PER_S,
     Admission,
     Intake,
     Outbox,
@@ -196,6 +197,17 @@ def test_a_command_that_is_not_urgent_waits_for_company() -> None:
     assert [] == outbox.to_send(0.0)
     outbox.tick(0.0, stall_s=1.0)
     assert [1] == [sent.commands for sent in outbox.to_send(0.0)]
+
+
+def test_a_large_command_is_not_sent_again_while_it_may_be_under_way() -> None:
+    outbox = Outbox(ONE, 1)
+    outbox.add(bytes(16 * SLOW_BYTES_PER_S), lambda _: None)
+    assert len(outbox.to_send(0.0)) == 1
+
+    outbox.tick(16.0, stall_s=1.0)
+    assert [] == outbox.to_send(16.0)
+    outbox.tick(17.1, stall_s=1.0)
+    assert len(outbox.to_send(17.1)) == 1
 
 
 def test_what_is_in_flight_is_bounded() -> None:

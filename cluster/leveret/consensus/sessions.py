@@ -30,6 +30,9 @@ from leveret.consensus.errors import BadSnapshot
 from leveret.transport import NodeId
 
 BATCH_BYTES_MAX = 1024 * 1024
+SLOW_BYTES_PER_S = 4 * 1024 * 1024
+"""What a busy cluster carries all the same: what is large may take so long until it is applied.
+Sent again meanwhile, it would queue behind itself and never come to an end."""
 """Commands of one batch, unless a single one is larger."""
 
 BATCHES_IN_FLIGHT_MAX = 8
@@ -201,10 +204,11 @@ class Outbox:
     def tick(self, now_s: float, stall_s: float) -> None:
         """Let go what waits for company, and send again what was sent and of which nothing comes.
 
-        stall_s: how long nothing may be applied.
+        stall_s: how long nothing may be applied, besides the time that large batches take.
         """
         self._is_urgent = bool(self._open)
-        if self._pending and now_s - self._progress_s > stall_s:
+        under_way = self.pending_bytes - self._open_bytes
+        if self._pending and now_s - self._progress_s > stall_s + under_way / SLOW_BYTES_PER_S:
             self.rewind()
 
     @property

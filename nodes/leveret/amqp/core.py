@@ -54,7 +54,8 @@ BUFFER_BEFORE_LOGIN_MAX: Final = 64 * 1024
 """Octets kept of a peer that is not logged in and sends ahead; more is error 506."""
 
 MESSAGE_SIZE_MAX: Final = 128 * 1024 * 1024
-"""Octets of a body, by default; a larger one is channel error 406. RabbitMQ 3's default."""
+"""Octets of a body, by default; a larger one is channel error 406. RabbitMQ 3's default, which a
+client takes from any broker; a node has a smaller one of its own."""
 
 PENDING_MESSAGES_MAX: Final = 16
 """Times the largest message: octets of unfinished bodies a connection may hold, over all channels.
