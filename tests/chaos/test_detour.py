@@ -60,7 +60,7 @@ def test_a_delay_is_there_on_a_connection_that_lives_on_and_gone_after_it(
     assert all(round_trip_s >= 2 * DELAY_S for round_trip_s in saw["late_s"])
     assert saw["whole"]
     assert saw["counts"]["passed"] > 2 * len(saw["late_s"])
-    assert 0 == saw["counts"]["overtaken"] == saw["counts"]["lost"]
+    assert 0 == saw["counts"]["overtaken"]
     assert saw["as_before"]
     assert saw["whole_after"]
 
