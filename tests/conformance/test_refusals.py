@@ -143,6 +143,15 @@ def _declare_of_the_default_exchange(b: Bench) -> None:
     403,
     "ACCESS_REFUSED - operation not permitted on the default exchange",
 )
+def _look_for_the_default_exchange(b: Bench) -> None:
+    b.channel.exchange_declare("", "direct", passive=True)
+
+
+@refused(
+    "exchanges: default exchange",
+    403,
+    "ACCESS_REFUSED - operation not permitted on the default exchange",
+)
 def _unbind_from_the_default_exchange(b: Bench) -> None:
     b.declare()
     b.channel.queue_unbind(b.queue, "", b.queue)

@@ -43,6 +43,7 @@ async def declare_exchange(channel: Channel, method: spec.ExchangeDeclare) -> Me
     vhost, name = connection.vhost, method.exchange
     await make_event_exchange(channel, name)
     if method.passive:
+        check_not_default(name)
         await find(channel, lambda: exchange_named(channel, name), no_exchange(channel, name))
         return None if method.nowait else spec.ExchangeDeclareOk()
     arguments.check_exchange(method.type, method.arguments)
