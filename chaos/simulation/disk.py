@@ -275,6 +275,10 @@ class SimulatedDisk:
     def free_bytes(self) -> int:
         return self._folder.free_bytes()
 
+    @property
+    def is_short_of_files(self) -> bool:
+        return False
+
     def close(self) -> None:
         """Nothing to give back."""
 

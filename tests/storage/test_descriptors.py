@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from leveret.storage.disk import RealDisk
+from tests.storage.support import command, running, settle
 from tests.support.descriptors import no_descriptor_left, open_now
 
 
@@ -40,6 +41,22 @@ async def test_what_is_closed_is_held_back_for_the_next_file_again(tmp_path: Pat
             os.open(os.devnull, os.O_RDONLY)
         assert 100 == len(disk.list("log"))
     disk.close()
+
+
+async def test_segments_that_were_read_leave_room_for_the_next_segment(tmp_path: Path) -> None:
+    async with running(RealDisk(tmp_path)) as journal:
+        log = journal.log(1)
+        for index in range(1, 3001):
+            log.append(command(index), index, 1)
+        await settle(journal)
+        with no_descriptor_left():
+            for index in range(1, 3001):
+                log.entries(index, index + 1, bytes_max=1)
+            for index in range(3001, 3201):
+                log.append(command(index), index, 1)
+            await settle(journal)
+
+        assert 3200 == log.durable_index
 
 
 async def test_a_closed_disk_holds_nothing_back(tmp_path: Path) -> None:

@@ -322,6 +322,10 @@ class CarelessDisk:
     def free_bytes(self) -> int:
         return self._disk.free_bytes()
 
+    @property
+    def is_short_of_files(self) -> bool:
+        return self._disk.is_short_of_files
+
 
 def assert_found(seeds: int, wrap: Callable[[Disk], Disk] = lambda disk: disk) -> None:
     """Assert that one of the first `seeds` seeds shows something wrong."""

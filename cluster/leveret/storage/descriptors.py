@@ -70,6 +70,11 @@ class Descriptors:
         finally:
             self._refill()
 
+    @property
+    def are_scarce(self) -> bool:
+        """Whether some of those held back are in use, and could not be taken back."""
+        return len(self._spares) < self._wanted
+
     def close_all(self) -> None:
         """Hold back none any more."""
         self._wanted = 0

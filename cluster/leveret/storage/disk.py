@@ -114,6 +114,10 @@ class Disk(Protocol):
     def free_bytes(self) -> int:
         """Return how much room the disk has left for us."""
 
+    @property
+    def is_short_of_files(self) -> bool:
+        """Whether hardly a file more can be opened: what need not be open should be closed."""
+
 
 class RealDisk:
     """A folder of the operating system, held by one process at a time.
@@ -185,6 +189,10 @@ class RealDisk:
     def free_bytes(self) -> int:
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
+
+    @property
+    def is_short_of_files(self) -> bool:
+        return self._descriptors.are_scarce
 
     def close(self) -> None:
         """Let go of the folder and of the syncer."""

@@ -348,7 +348,10 @@ class Journal:
         file = self._open_files.get(segment)
         if file is None:
             file = self._open_files[segment] = self._disk.read_file(segment_name(segment))
-            if len(self._open_files) > _OPEN_FILES_MAX:
+            # What is kept open to be read again must not use up what a next segment needs.
+            while len(self._open_files) > 1 and (
+                len(self._open_files) > _OPEN_FILES_MAX or self._disk.is_short_of_files
+            ):
                 _, oldest = self._open_files.popitem(last=False)
                 oldest.close()
         return file

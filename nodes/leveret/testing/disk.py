@@ -55,6 +55,10 @@ class MemoryDisk:
     def free_bytes(self) -> int:
         return ROOM_BYTES
 
+    @property
+    def is_short_of_files(self) -> bool:
+        return False
+
     async def sync(self) -> None:
         """Count a sync, and let others run as during a real one."""
         self.syncs += 1
