@@ -9,8 +9,9 @@ that a reader of the calm, after all faults, was given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from chaos.checkers.messages import complaint, shown
 from chaos.history import (
@@ -87,16 +88,8 @@ class _Book:
 def streams(events: Iterable[Event]) -> Iterator[str]:
     """Complain of whatever is wrong with the streams of a history."""
     for queue, book in _books(events).items():
-        yield from complaint("stream phantom", [f"{one} of {queue}" for one in _phantoms(book)])
-        yield from complaint("stream changed", [f"{one} of {queue}" for one in _changes(book)])
-        yield from complaint("stream twice", [f"{one} of {queue}" for one in _repeats(book)])
-        yield from complaint("stream order", [f"{one} of {queue}" for one in _disorder(book)])
-        yield from complaint("stream start", [f"{one} of {queue}" for one in _starts(book)])
-        yield from complaint("stream gap", [f"{one} of {queue}" for one in _gaps(book)])
-        yield from complaint("stream stuck", [f"{one} of {queue}" for one in _stuck(book)])
-        yield from complaint("stream prefetch", [f"{one} of {queue}" for one in _greedy(book)])
-        yield from complaint("stream lost", [f"{one} of {queue}" for one in _lost(book)])
-        yield from complaint("stream limit", [f"{one} of {queue}" for one in _limit(book)])
+        for what, check in CHECKS.items():
+            yield from complaint(f"stream {what}", [f"{one} of {queue}" for one in check(book)])
 
 
 def _books(events: Iterable[Event]) -> dict[str, _Book]:
@@ -283,3 +276,18 @@ def _limit(book: _Book) -> Iterator[str]:
         most = book.at[kept - 1].size + bodies + OVERHEAD_BYTES * (end - kept + 2)
         if most <= book.max_bytes:
             yield f"{kept - 1} is gone, though {most} bytes are no more than {book.max_bytes}"
+
+
+CHECKS: Final[dict[str, Callable[[_Book], Iterator[str]]]] = {
+    "phantom": _phantoms,
+    "changed": _changes,
+    "twice": _repeats,
+    "order": _disorder,
+    "start": _starts,
+    "gap": _gaps,
+    "stuck": _stuck,
+    "prefetch": _greedy,
+    "lost": _lost,
+    "limit": _limit,
+}
+"""Which finding means which complaint."""

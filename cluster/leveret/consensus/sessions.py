@@ -30,10 +30,11 @@ from leveret.consensus.errors import BadSnapshot
 from leveret.transport import NodeId
 
 BATCH_BYTES_MAX = 1024 * 1024
+"""Commands of one batch, unless a single one is larger."""
+
 SLOW_BYTES_PER_S = 4 * 1024 * 1024
 """What a busy cluster carries all the same: what is large may take so long until it is applied.
 Sent again meanwhile, it would queue behind itself and never come to an end."""
-"""Commands of one batch, unless a single one is larger."""
 
 BATCHES_IN_FLIGHT_MAX = 8
 """Batches of one node sent and not yet applied; with the size of a batch it bounds what a leader
