@@ -10,6 +10,7 @@ log        the log of one group and its laws
 journal    the one writer: a flush and a sync for all groups
 recovery   reading it all at boot
 reclaim    giving space back
+reserve    room held for a full disk
 snapshots  states, written aside
 """
 

@@ -5,13 +5,14 @@ once, and tells the listeners once. While a sync runs the next batch gathers by 
 batch size follows the load and nobody waits for a timer.
 
 A full disk shows only where a segment is created (segments are preallocated). Then a smaller one
-is tried, and when there is no room even for that, the journal is `blocked`: it keeps what it has,
-promises nothing, tries again twice a second, and goes on unaided.
+is tried, and when there is no room even for that, the reserve becomes the next segment: what
+consumers settle must be written to make room again, and stands behind what was published before.
+Until a reserve is held again the journal is `blocked`. When the reserve is used up too, it keeps
+what it has, promises nothing, tries again twice a second, and goes on unaided.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -25,12 +26,12 @@ from leveret.storage.errors import CorruptJournal, SyncFailed
 from leveret.storage.log import GroupLog
 from leveret.storage.records import HEADER_BYTES, MARK_BYTES, Kind, Record, head, parse
 from leveret.storage.recovery import recover
-from leveret.storage.segments import SEGMENT_BYTES_MAX, Tail, segment_name
+from leveret.storage.reserve import Reserve, is_full
+from leveret.storage.segments import FOLDER, SEGMENT_BYTES_MAX, Tail, segment_name
 from leveret.storage.table import Row
 
 log = logging.getLogger(__name__)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RETRY_S = 0.5
 _SEGMENT_BYTES_MIN = 1 << 16  # on a disk that is nearly full; a file takes some room of its own
 _VOUCH_AFTER_S = 1.0
@@ -46,15 +47,20 @@ class JournalConfig:
         segment of its own size.
     flush_bytes_max: a turn takes no more than this, if it is more than one change.
     cache_bytes: commands kept in memory, for all groups together.
+    reserve_bytes: room that is held for a full disk. What publishers have under way when they are
+        held back must fit, and then what makes room again; 0 for none.
     """
 
     segment_bytes: int = 64 << 20
     flush_bytes_max: int = 8 << 20
     cache_bytes: int = 64 << 20
+    reserve_bytes: int = 0
 
     def __post_init__(self) -> None:
         if not 1 << 12 <= self.segment_bytes <= SEGMENT_BYTES_MAX:
             raise ValueError(f"segment_bytes must be 4 KiB to 1 GiB, not {self.segment_bytes}")
+        if not 0 <= self.reserve_bytes <= SEGMENT_BYTES_MAX:
+            raise ValueError(f"reserve_bytes must be 0 to 1 GiB, not {self.reserve_bytes}")
 
 
 class Journal:
@@ -62,15 +68,17 @@ class Journal:
 
     appended: records buffered so far, as a running number.
     durable: the records up to this number survive a power loss.
-    blocked: the disk is full; nothing becomes durable until it has room.
+    blocked: the disk is full: publishers are to be held back, so that the rest of the reserve is
+        there for what makes room.
     sealed: the older segments and their sizes in bytes.
     """
 
     def __init__(self, disk: Disk, config: JournalConfig) -> None:
         """Use `open`."""
+        self._reserve = Reserve(disk, FOLDER, config.reserve_bytes)
         self.appended = 0
         self.durable = 0
-        self.blocked = False
+        self.blocked = not self._reserve.is_whole
         self.sealed: dict[int, int] = {}
         self.cache = CommandCache(config.cache_bytes)
         self._disk = disk
@@ -82,10 +90,13 @@ class Journal:
         self._last_number = 0
         self._written = 0  # running number of the last record handed to the kernel
         self._failed: SyncFailed | None = None
+        self._is_stuck = False  # not even the reserve has room for the next change
         self._has_work = trio.lowlevel.ParkingLot()
         self._has_synced = trio.lowlevel.ParkingLot()
+        self._gave_reserve = trio.lowlevel.ParkingLot()
         self._durable_listeners: list[Callable[[], None]] = []
         self._blocked_listeners: list[Callable[[bool], None]] = []
+        self._segment_listeners: list[Callable[[], None]] = []
         self._open_files: OrderedDict[int, ReadFile] = OrderedDict()
 
     @classmethod
@@ -129,6 +140,16 @@ class Journal:
         """Call `listener` with the new value when `blocked` changes."""
         self._blocked_listeners.append(listener)
 
+    def on_segment(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when a segment has taken its room; nothing else here takes any."""
+        self._segment_listeners.append(listener)
+
+    @property
+    def room_bytes(self) -> int:
+        """What can be written behind all that is buffered, without the reserve."""
+        tail_bytes = 0 if self._tail is None else self._tail.room
+        return tail_bytes + self._disk.free_bytes() - sum(map(_size, self._buffered))
+
     async def wait_durable(self, number: int) -> None:
         """Wait until the records up to `number` (as in `appended`) are durable.
 
@@ -149,6 +170,7 @@ class Journal:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._vouch)
+                nursery.start_soon(self._keep_reserve)
                 await self._write_and_sync()
         except BaseExceptionGroup:
             if self._failed is not None:
@@ -163,6 +185,7 @@ class Journal:
         for file in self._open_files.values():
             file.close()
         self._open_files.clear()
+        self._reserve.close()
 
     # For the logs
 
@@ -219,18 +242,22 @@ class Journal:
         raise self._failed
 
     async def _write(self) -> None:
-        """Write one flush into the page cache, or wait a while if the disk is full."""
+        """Write one flush into the page cache, or wait a while if there is no room for it."""
         try:
             tail, opening = self._tail_with_room()
             changes, records = self._next_flush(tail, opening)
             offsets = tail.write(records)
         except OSError as error:
-            if error.errno not in _FULL:
+            if not is_full(error):
                 raise
-            self._set_blocked(blocked=True)
+            if not self._is_stuck:
+                self._is_stuck = True
+                log.warning("journal has no room left: nothing is stored until the disk has some")
+            self._note_blocked()
             await trio.sleep(_RETRY_S)
             return
-        self._set_blocked(blocked=False)
+        self._is_stuck = False
+        self._note_blocked()
         for _ in range(changes):
             self._written += len(self._buffered.popleft())
         first = len(opening)
@@ -239,6 +266,9 @@ class Journal:
                 self.sealed.pop(record.number, None)
             else:
                 self._logs[record.group].written(record, tail.number, offset)
+        if opening:
+            for listener in self._segment_listeners:
+                listener()
 
     def _tail_with_room(self) -> tuple[Tail, Sequence[Record]]:
         """Return a tail that takes the next change, and what a new one must begin with.
@@ -268,15 +298,26 @@ class Journal:
         What consumers settle is written too, and is what makes room again: it must not wait for
         as much room as a whole segment takes.
         """
+        number = self._last_number + 1
         capacity = max(self._config.segment_bytes, needed_bytes)
         while True:
             try:
-                return Tail.create(self._disk, self._last_number + 1, capacity)
+                return Tail.create(self._disk, number, capacity)
             except OSError as error:
-                smaller = max(capacity // 4, needed_bytes, _SEGMENT_BYTES_MIN)
-                if error.errno not in _FULL or smaller >= capacity:
+                if not is_full(error):
                     raise
-                capacity = smaller
+                smaller = max(capacity // 4, needed_bytes, _SEGMENT_BYTES_MIN)
+                if smaller < capacity:
+                    capacity = smaller
+                elif self._has_reserve(needed_bytes):
+                    file = self._reserve.turn_into(segment_name(number))
+                    self._gave_reserve.unpark_all()
+                    return Tail(number, file, self._reserve.size_bytes)
+                else:
+                    raise
+
+    def _has_reserve(self, needed_bytes: int) -> bool:
+        return 0 < self._reserve.size_bytes >= needed_bytes and self._reserve.is_whole
 
     def _sealed_with_tail(self) -> dict[int, int]:
         if self._tail is None or not self._tail.durable:
@@ -336,7 +377,22 @@ class Journal:
             if idle and tail is not None and not tail.is_vouched and tail.room >= 0:
                 tail.write(())
 
-    def _set_blocked(self, *, blocked: bool) -> None:
+    async def _keep_reserve(self) -> None:
+        """Take the reserve back when there is room for it, and for as much again.
+
+        Else it would be given up again at the next segment, and publishers held back and let go
+        in turn.
+        """
+        while True:
+            if self._reserve.is_whole:
+                await self._gave_reserve.park()
+            await trio.sleep(_RETRY_S)
+            self._reserve.take(spare_bytes=self._reserve.size_bytes)
+            self._note_blocked()
+
+    def _note_blocked(self) -> None:
+        """See whether publishers are to be held back, and say so if that is new."""
+        blocked = self._is_stuck or not self._reserve.is_whole
         if blocked == self.blocked:
             return
         self.blocked = blocked

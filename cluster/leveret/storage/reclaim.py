@@ -4,6 +4,9 @@ A sealed segment can go when it holds no entry of a log and no live entry: votes
 stand at the head of every newer segment. A segment of which less than a quarter is live has the
 rest moved: copied to the journal's end, so that the next call can give it up. Nothing is ever
 changed in place, so a crash at any point leaves either the old copy or both.
+
+A copy costs room before it gives any back. So where room is short a segment is emptied only if
+all that is live in it fits into half of what is left: the rest is for what is settled.
 """
 
 from __future__ import annotations
@@ -51,9 +54,14 @@ async def reclaim(journal: Journal, *, bytes_max: int = 16 << 20) -> Reclaimed:
     if dropped:
         await journal.drop(dropped)
     moved_bytes = 0
+    is_short = journal.room_bytes // 2 < bytes_max
+    if is_short:
+        bytes_max = journal.room_bytes // 2
     for number in sorted(candidates, key=lambda number: usage.bytes.get(number, 0)):
         used = usage.bytes.get(number, 0)
         is_poor = used < candidates[number] * _MOVE_BELOW
+        if is_short and moved_bytes + used > bytes_max:
+            break
         if used and is_poor and number not in usage.pinned and moved_bytes < bytes_max:
             moved_bytes += await _move_out(journal, number, bytes_max - moved_bytes)
     await journal.wait_durable(journal.appended)

@@ -4,18 +4,23 @@
 
 Saved aside (see `Disk.write_aside`), so a file under its name is whole unless the disk rots; the
 checksum finds that. The order that keeps a node whole: save, then trim the log (or reset it).
+
+On a full disk a snapshot must still be saved, or the log could not be trimmed and would never give
+room back: a reserve is given up for it, and taken again from what the older snapshot leaves.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
 
 from leveret.storage.disk import TEMPORARY, Disk
 from leveret.storage.errors import CorruptSnapshot
+from leveret.storage.reserve import Reserve, is_full
 
 FOLDER = "snapshots"
 _SUFFIX = ".state"
@@ -45,12 +50,17 @@ class Snapshot:
 class Snapshots:
     """All groups' snapshots on one disk."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, *, reserve_bytes: int = 0) -> None:
+        """Take over the folder.
+
+        reserve_bytes: room that is held for a full disk; 0 for none.
+        """
         self._disk = disk
         # Left over by an earlier process.
         for name in disk.list(FOLDER):
             if name.endswith(TEMPORARY):
                 disk.remove(f"{FOLDER}/{name}")
+        self._reserve = Reserve(disk, FOLDER, reserve_bytes)
 
     async def save(self, group: int, index: int, term: int, prev_term: int, state: bytes) -> None:
         """Make `state` the newest snapshot of `group`, durably; then remove the older ones.
@@ -62,13 +72,12 @@ class Snapshots:
         rest = _HEADER.pack(_MAGIC, group, index, term, prev_term, len(state))
         checksum = _CHECKSUM.pack(xxh3_64_intdigest(state, xxh3_64_intdigest(rest)))
         try:
-            await self._disk.write_aside(_name(group, index), [checksum + rest, state])
-        except OSError:
-            self._remove_temporary(group)
-            raise
-        for older in self._indexes(group):
-            if older < index:
-                self._disk.remove(_name(group, older))
+            await self._write(group, index, [checksum + rest, state])
+            for older in self._indexes(group):
+                if older < index:
+                    self._disk.remove(_name(group, older))
+        finally:
+            self._reserve.take()
 
     def newest(self, group: int, *, log_first_index: int) -> Snapshot | None:
         """Return the newest undamaged snapshot of `group`, or None if its log has everything.
@@ -94,6 +103,22 @@ class Snapshots:
                 f"group {group}: the log begins at {log_first_index}, damaged: {what}"
             )
         return None
+
+    def close(self) -> None:
+        """Close what is open; the reserve stays held."""
+        self._reserve.close()
+
+    async def _write(self, group: int, index: int, buffers: Sequence[bytes]) -> None:
+        """Write a file aside, at the reserve's expense if it must be."""
+        while True:
+            try:
+                await self._disk.write_aside(_name(group, index), buffers)
+            except OSError as error:
+                self._remove_temporary(group)
+                if not (is_full(error) and self._reserve.give_up()):
+                    raise
+            else:
+                return
 
     def _read(self, group: int, index: int) -> tuple[int, int, bytes] | None:
         """Return (term, previous term, state), or None if the file is damaged."""
