@@ -28,9 +28,10 @@ def disk_of(size_bytes: int, seed: int = 0) -> SimulatedDisk:
 async def fill(journal: Journal) -> None:
     """Append to the log of group 1, until publishers are held back."""
     log = journal.log(1)
-    while not journal.blocked:
-        log.append(command(log.last_index + 1), log.last_index + 1, 1)
-        await settle(journal)
+    with trio.fail_after(10):
+        while not journal.blocked:
+            log.append(command(log.last_index + 1), log.last_index + 1, 1)
+            await settle(journal)
     log.save_commit(log.last_index)
 
 
