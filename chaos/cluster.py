@@ -23,6 +23,7 @@ SETTINGS: Final = (
     f"node.cluster_name={NAME}",
     # Small, so that files go and snapshots are made and fetched within a run.
     "storage.segment_bytes=4MiB",
+    "storage.reserve_bytes=8MiB",
     "consensus.snapshot_entries=2000",
     "amqp.heartbeat_s=10s",
 )

@@ -383,7 +383,10 @@ class World:
             amqp=AmqpSection(listen=(Address(host.address, AMQP_PORT),), heartbeat_s=2),
             peers=PeersSection(listen=Address(host.address, PEER_PORT)),
             storage=StorageSection(
-                segment_bytes=128 * 1024, cache_bytes=256 * 1024, disk_free_limit_bytes=256 * 1024
+                segment_bytes=128 * 1024,
+                cache_bytes=256 * 1024,
+                disk_free_limit_bytes=256 * 1024,
+                reserve_bytes=96 * 1024,
             ),
             consensus=ConsensusSection(
                 shards=SHARDS,

@@ -35,6 +35,9 @@ class FakeJournal:
     def on_blocked(self, listener: Callable[[bool], None]) -> None:
         self.tell = listener
 
+    def on_segment(self, listener: Callable[[], None]) -> None:
+        self.make_segment = listener
+
 
 class FakePeers:
     """The links to nodes 2 and 3."""
@@ -130,6 +133,13 @@ async def test_a_disk_that_is_low_is_told_to_publishers_and_to_the_other_nodes(
     await looked()
     assert lab.told == ["low on disk", None]
     assert lab.peers.told[2:] == [(2, []), (3, [])]
+
+
+async def test_a_new_segment_that_leaves_little_room_is_noticed_at_once(lab: Lab) -> None:
+    lab.disk.free = LIMIT_BYTES - 1
+    lab.journal.make_segment()
+
+    assert lab.told == ["low on disk"]
 
 
 async def test_a_disk_that_is_low_elsewhere_counts_until_that_link_breaks(lab: Lab) -> None:

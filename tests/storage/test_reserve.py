@@ -169,7 +169,7 @@ async def test_a_node_starts_without_a_reserve_and_takes_one_when_there_is_room(
 async def test_no_end_of_a_process_loses_what_was_written_into_the_reserve(
     ends: str, autojump_clock: MockClock
 ) -> None:
-    for seed in range(10):
+    for seed in range(5):
         disk = disk_of(DISK_BYTES, seed)
         async with running(disk, CONFIG) as journal:
             await fill(journal)
@@ -205,7 +205,7 @@ async def test_what_is_live_is_not_moved_where_the_copies_would_use_up_the_room(
         await fill(journal)
         log = journal.log(1)
         sealed = dict(journal.sealed)
-        log.live = lambda: range(10, log.last_index, 10)
+        log.live = lambda: range(5, log.last_index, 5)
         log.trim(log.last_index)
         await settle(journal)
         room = journal.room_bytes

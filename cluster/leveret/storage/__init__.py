@@ -27,10 +27,12 @@ from leveret.storage.errors import (
 from leveret.storage.journal import Journal, JournalConfig
 from leveret.storage.log import GroupLog
 from leveret.storage.reclaim import Reclaimed, reclaim
+from leveret.storage.reserve import RESERVE_FILE
 from leveret.storage.snapshots import Snapshot, Snapshots
 from leveret.storage.syncers import KernelSyncer, Syncer, ThreadSyncer, pick_syncer
 
 __all__ = [
+    "RESERVE_FILE",
     "AppendFile",
     "CorruptJournal",
     "CorruptSnapshot",

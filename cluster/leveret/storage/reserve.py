@@ -19,7 +19,7 @@ from typing import Final
 
 from leveret.storage.disk import AppendFile, Disk
 
-FILE: Final = "reserve"
+RESERVE_FILE: Final = "reserve"
 """Its name in the folder of those it is held for."""
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -40,9 +40,9 @@ class Reserve:
         """Take the reserve, if there is room; what an earlier process left is used for it."""
         self.size_bytes = size_bytes
         self._disk = disk
-        self._name = f"{folder}/{FILE}"
+        self._name = f"{folder}/{RESERVE_FILE}"
         self._file: AppendFile | None = None
-        if FILE in disk.list(folder):
+        if RESERVE_FILE in disk.list(folder):
             disk.remove(self._name)
         self.take()
 

@@ -86,6 +86,8 @@ class Alarms:
         peers.on_message(CHANNEL, self._heard)
         peers.on_up(self._tell)
         peers.on_down(lambda peer: self._set(peer, frozenset()))
+        # Between two looks a fast publisher could fill what is left.
+        journal.on_segment(self._look)
         journal.on_blocked(lambda _: self._look())
 
     @property

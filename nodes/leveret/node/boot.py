@@ -168,7 +168,9 @@ async def _open_and_run(
         journal = await Journal.open(
             disk,
             JournalConfig(
-                segment_bytes=config.storage.segment_bytes, cache_bytes=config.storage.cache_bytes
+                segment_bytes=config.storage.segment_bytes,
+                cache_bytes=config.storage.cache_bytes,
+                reserve_bytes=config.storage.reserve_bytes * 3 // 4,
             ),
         )
     except CorruptJournal as error:
@@ -225,6 +227,8 @@ async def _run(
     )
     controls = Controls()
     admin = Admin(node, peers, controls)
+    snapshots = Snapshots(disk, reserve_bytes=config.storage.reserve_bytes // 4)
+    held.callback(snapshots.close)
     catalog_machine = CatalogMachine()
     desired = Desired(catalog_machine)
     shard_machines = [ShardMachine() for _ in range(config.consensus.shards)]
@@ -236,7 +240,7 @@ async def _run(
             desired=desired,
             boot=boot,
             journal=journal,
-            snapshots=Snapshots(disk),
+            snapshots=snapshots,
             machines=machines,
             peers=peers,
             wall_clock_ms=outside.wall_clock_ms,

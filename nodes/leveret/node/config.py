@@ -304,6 +304,16 @@ class StorageSection:
         " go on.",
         minimum=0,
     )
+    reserve_bytes: int = setting(
+        64 * MIB,
+        SIZE,
+        "Room that is held for a disk without any, so that what is settled can still be stored and"
+        " makes room again; 0 for none.",
+        at_limit="What publishers have under way uses it first. Used up, nothing is stored until"
+        " the disk has room.",
+        minimum=0,
+        maximum=GIB,
+    )
     sync_method: str = setting(
         "auto",
         TEXT,

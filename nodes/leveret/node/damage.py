@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from leveret.storage import RESERVE_FILE
+
 if TYPE_CHECKING:
     from leveret.storage import Disk
 
@@ -33,4 +35,7 @@ def put_aside(disk: Disk, reason: Exception) -> None:
         disk.remove(f"{FOLDER}/{name}")
     for folder in _ASIDE:
         for name in disk.list(folder):
+            if name == RESERVE_FILE:
+                disk.remove(f"{folder}/{name}")
+                continue
             disk.rename(f"{folder}/{name}", f"{FOLDER}/{folder}-{name}")
