@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
 
 from leveret.storage.disk import RealDisk
 from tests.storage.support import command, running, settle
@@ -66,3 +67,18 @@ async def test_a_closed_disk_holds_nothing_back(tmp_path: Path) -> None:
     disk.close()
 
     assert before == len(open_now())
+
+
+async def test_files_are_synced_side_by_side_with_no_descriptor_left(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    log = disk.append_file("log/1")
+    with no_descriptor_left():
+        log.write([b"kept"])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.sync)
+            for number in range(5):
+                nursery.start_soon(disk.write_aside, f"snapshots/{number}", [b"state"])
+
+        assert ["0", "1", "2", "3", "4"] == disk.list("snapshots")
+        log.close()
+    disk.close()

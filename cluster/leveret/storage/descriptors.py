@@ -18,7 +18,7 @@ from typing import Final
 SPARES: Final = 16
 """Some new files of the log, and what is open for a moment beside: folders to be synced,
 snapshots. Those that are used up are taken back as soon as there are any."""
-_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE})
+SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Descriptors:
@@ -39,7 +39,7 @@ class Descriptors:
             try:
                 fd = os.open(path, flags | os.O_CLOEXEC, mode)
             except OSError as error:
-                if error.errno not in _SCARCE or not self._spares:
+                if error.errno not in SCARCE or not self._spares:
                     raise
                 os.close(self._spares.pop())
             else:

@@ -24,6 +24,8 @@ from typing import Protocol
 import outcome
 import trio
 
+from leveret.storage.descriptors import SCARCE
+
 _PROBE_S = 5.0
 _EVENTS_MAX = 64
 
@@ -90,8 +92,12 @@ class KernelSyncer:
         self._waiting: set[int] = set()
         self._next = 1
         # One eventfd for each sync under way, because only one task may wait for one descriptor.
+        # There is one from the start: clients may have all descriptors when the next is wanted.
         self._idle_eventfds: list[int] = []
+        self._under_way = 0
+        self._has_idle = trio.lowlevel.ParkingLot()
         try:
+            self._idle_eventfds.append(_new_eventfd())
             self._probe(folder)
         except BaseException:
             self.close()
@@ -99,7 +105,17 @@ class KernelSyncer:
 
     async def sync(self, fd: int, *, whole: bool = False) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        eventfd = self._idle_eventfds.pop() if self._idle_eventfds else _new_eventfd()
+        eventfd = await self._take_eventfd()
+        self._under_way += 1
+        try:
+            result = await self._sync_with(eventfd, fd, whole=whole)
+        finally:
+            self._under_way -= 1
+            self._has_idle.unpark()
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+
+    async def _sync_with(self, eventfd: int, fd: int, *, whole: bool) -> int:
         ticket = self._submit(fd, eventfd, _OPCODE_FSYNC if whole else _OPCODE_FDSYNC)
         try:
             await trio.lowlevel.wait_readable(eventfd)
@@ -111,8 +127,18 @@ class KernelSyncer:
             os.close(eventfd)
             raise
         self._idle_eventfds.append(eventfd)
-        if result < 0:
-            raise OSError(-result, os.strerror(-result))
+        return result
+
+    async def _take_eventfd(self) -> int:
+        """Return an idle one or a new one; without a descriptor for it, wait for another sync."""
+        while not self._idle_eventfds:
+            try:
+                return _new_eventfd()
+            except OSError as error:
+                if error.errno not in SCARCE or not self._under_way:
+                    raise
+            await self._has_idle.park()
+        return self._idle_eventfds.pop()
 
     def close(self) -> None:
         """Give back the kernel's context; waits for syncs still under way."""
@@ -164,16 +190,14 @@ class KernelSyncer:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"probe")
             file.flush()
-            eventfd = _new_eventfd()
-            try:
-                ticket = self._submit(file.fileno(), eventfd, _OPCODE_FDSYNC)
-                poll = select.poll()
-                poll.register(eventfd, select.POLLIN)
-                if not poll.poll(_PROBE_S * 1000):
-                    raise OSError("kernel AIO took the probe and never finished it")
-                result = self._take(ticket)
-            finally:
-                os.close(eventfd)
+            (eventfd,) = self._idle_eventfds
+            ticket = self._submit(file.fileno(), eventfd, _OPCODE_FDSYNC)
+            poll = select.poll()
+            poll.register(eventfd, select.POLLIN)
+            if not poll.poll(_PROBE_S * 1000):
+                raise OSError("kernel AIO took the probe and never finished it")
+            os.eventfd_read(eventfd)
+            result = self._take(ticket)
             if result < 0:
                 raise OSError(-result, os.strerror(-result))
 
