@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from chaos.simulation.disk import SimulatedDisk
-from leveret.storage import Journal, Snapshots, reclaim
+from leveret.storage import AppendFile, Journal, Snapshots, reclaim
 from tests.storage.support import SMALL, command, new_disk, running, settle
 
 RESERVE_BYTES = 1 << 14
@@ -23,6 +24,17 @@ def disk_of(size_bytes: int, seed: int = 0) -> SimulatedDisk:
     disk = new_disk(seed)
     disk.faults.capacity_bytes = size_bytes
     return disk
+
+
+class ScarceDisk(SimulatedDisk):
+    """A disk of a process that has descriptors for nothing but segments."""
+
+    is_scarce = True
+
+    def append_file(self, name: str, *, preallocate_bytes: int = 0) -> AppendFile:
+        if self.is_scarce and name.endswith("reserve"):
+            raise OSError(errno.EMFILE, "Too many open files", name)
+        return super().append_file(name, preallocate_bytes=preallocate_bytes)
 
 
 async def fill(journal: Journal) -> None:
@@ -215,6 +227,19 @@ async def test_what_is_live_is_not_moved_where_the_copies_would_use_up_the_room(
         assert 0 < done.moved_bytes <= room // 2
         assert sealed.keys() & set((await reclaim(journal)).dropped)
         assert all(command(index) == log.command_at(index) for index in log.live())
+
+
+async def test_a_reserve_that_cannot_be_opened_is_taken_later(autojump_clock: MockClock) -> None:
+    disk = ScarceDisk(random.Random(0))
+    async with running(disk, CONFIG) as journal:
+        journal.log(1).append(b"stored all the same", 1, 1)
+        await settle(journal)
+        assert journal.blocked
+
+        disk.is_scarce = False
+        await trio.sleep(1)
+
+        assert not journal.blocked
 
 
 async def test_listeners_hear_of_each_segment(autojump_clock: MockClock) -> None:

@@ -14,6 +14,7 @@ removes what an earlier process left and takes it anew.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import Final
 
@@ -55,19 +56,14 @@ class Reserve:
         """Hold the room from now on, if it is not held yet; return whether it is.
 
         spare_bytes: leave this much for others, or take nothing.
-
-        Raises:
-            OSError: the disk failed; not because it is full.
         """
         if self.is_whole:
             return True
         if self._disk.free_bytes() < self.size_bytes + spare_bytes:
             return False
-        try:
+        # Full all the same, or no descriptor is left: what is only held must not end a node.
+        with contextlib.suppress(OSError):
             self._file = self._disk.append_file(self._name, preallocate_bytes=self.size_bytes)
-        except OSError as error:
-            if not is_full(error):
-                raise
         return self.is_whole
 
     def turn_into(self, name: str) -> AppendFile:
