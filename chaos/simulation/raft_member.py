@@ -161,6 +161,7 @@ class Member:
                 snapshots=_Store(folder, number, world.rng),
                 machine=book,
                 send=lambda peer, group, message: world.transmit(self, peer, group, message),
+                is_congested=lambda _: False,
                 now_s=lambda: world.now_s,
                 wall_clock_ms=lambda: int(world.now_s * 1000) + 5 * node,
                 rng=random.Random(f"{world.seed}/{node}/{boot}/{number}"),

@@ -45,7 +45,7 @@ from leveret.node.membership import MEMBER_FILE
 from leveret.node.outside import Outside
 from leveret.node.units import Member
 from leveret.storage import CorruptJournal, CorruptSnapshot, SyncFailed
-from leveret.transport import Address, NodeId
+from leveret.transport import Address, NodeId, TransportConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +63,8 @@ HASHING_S = 0.03
 """How long it takes to hash a password."""
 RESTART_S = (0.1, 0.6)
 """How long the init system takes to start a node that has ended."""
+LINKS = TransportConfig(whole_bytes_max=600, part_bytes=200, queue_congested_bytes=8 * 1024)
+"""Links as with messages of megabytes: much goes in parts, and now and then one is congested."""
 CALM_SYNC_S = (0.0005, 0.004)
 
 DISK_FAILED = (OSError, SyncFailed, CorruptJournal, CorruptSnapshot)
@@ -362,6 +364,7 @@ class World:
             secret_bytes=secrets.randbytes,
             in_thread=_in_no_thread,
             tune_memory=lambda: None,
+            links=LINKS,
         )
 
     def _config(self, host: Host) -> NodeConfig:

@@ -129,6 +129,8 @@ class Links:
 
     def __init__(self) -> None:
         self.up: set[int] = set()
+        self.full: set[int] = set()
+        """Nodes to which too much is on its way."""
         self.sent: list[tuple[int, object]] = []
         self.handlers: dict[str, Callable[[NodeId, object], None]] = {}
         self._up: list[Callable[[NodeId], None]] = []
@@ -138,6 +140,9 @@ class Links:
         if node in self.up:
             self.sent.append((node, payload))
         return node in self.up
+
+    def congested(self, node: NodeId) -> bool:
+        return node in self.full
 
     def on_message(self, channel: str, handler: Callable[[NodeId, object], None]) -> None:
         self.handlers[channel] = handler

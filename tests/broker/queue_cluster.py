@@ -120,6 +120,9 @@ class Node:
 
     # QueueContext
 
+    def is_congested(self, node: int) -> bool:
+        return False
+
     def peers(self) -> set[int]:
         return self.up
 

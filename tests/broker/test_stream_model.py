@@ -115,6 +115,9 @@ class Lab:
 
     # Of the node
 
+    def is_congested(self, node: int) -> bool:
+        return False
+
     def peers(self) -> set[int]:
         return set()
 

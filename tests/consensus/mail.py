@@ -24,6 +24,9 @@ class Mail:
     def send(self, node: NodeId, channel: str, payload: object) -> bool:
         return self._net.transmit(self.node, node, channel, payload)
 
+    def congested(self, node: NodeId) -> bool:
+        return node in self._net.congested
+
     def incarnation(self, node: NodeId) -> int:
         return self._net.incarnations.get(node, 0)
 
@@ -45,10 +48,14 @@ class Net:
         self._rng = random.Random(seed)
         self._mails: dict[NodeId, Mail] = {}
         self._links: dict[tuple[NodeId, NodeId], object] = {}
-        self._arrival: dict[tuple[NodeId, NodeId], float] = {}
+        self._arrival: dict[tuple[NodeId, NodeId, str], float] = {}
         self.incarnations: dict[NodeId, int] = {}
         self.late_s: dict[NodeId, float] = {}
         """How much longer what is sent to a node takes."""
+        self.slow_s: dict[str, float] = {}
+        """How much longer what is sent on a channel takes; the others pass it."""
+        self.congested: set[NodeId] = set()
+        """Nodes to which so much is on its way that others hold back."""
         self.lose: Callable[[NodeId, NodeId, object], bool] = lambda *_: False
 
     def mail(self, node: NodeId) -> Mail:
@@ -77,11 +84,14 @@ class Net:
             return False
         if self.lose(source, target, payload):
             return True
+        slow_s = self.slow_s.get(channel, 0.0)
+        lane = source, target, channel if slow_s else ""
+        late_s = slow_s + self.late_s.get(target, 0.0)
         at = max(
-            trio.current_time() + self._rng.uniform(0.0005, 0.003) + self.late_s.get(target, 0.0),
-            self._arrival.get((source, target), 0.0) + 1e-6,
+            trio.current_time() + self._rng.uniform(0.0005, 0.003) + late_s,
+            self._arrival.get(lane, 0.0) + 1e-6,
         )
-        self._arrival[source, target] = at
+        self._arrival[lane] = at
 
         async def arrive() -> None:
             await trio.sleep_until(at)

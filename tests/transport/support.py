@@ -75,6 +75,14 @@ class Node:
         self.peers.on_down(lambda node: self._note("down", node))
         self.peers.on_message("test", self._note)
 
+    def note_sizes(self, channel: str) -> None:
+        """Note what comes on a channel: its name and the payload, of bytes the length."""
+
+        def note(_: object, payload: object) -> None:
+            self._note(channel, len(payload) if isinstance(payload, bytes) else payload)
+
+        self.peers.on_message(channel, note)
+
     async def run(self, *, task_status: trio.TaskStatus[Address]) -> None:
         with self.scope:
             await self.peers.run(task_status=task_status)

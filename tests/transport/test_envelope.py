@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import struct
 import tracemalloc
 
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret.transport import EnvelopeError
-from leveret.transport.envelope import SIGN_OF_LIFE, Decoder, append_frame, decode_body
+from leveret.transport.envelope import (
+    LENGTH,
+    SIGN_OF_LIFE,
+    Decoder,
+    append_frame,
+    append_part,
+    decode_body,
+)
 
 LIMIT = 4096
 
@@ -33,6 +41,21 @@ payloads = st.recursive(
 messages = st.lists(st.tuples(st.text(max_size=10), payloads), max_size=8)
 
 
+def decoder(frame_max_bytes: int) -> Decoder:
+    return Decoder(frame_max_bytes=frame_max_bytes, unfinished_max_bytes=4 * frame_max_bytes)
+
+
+def in_parts(stream: int, message: tuple[str, object], part_bytes: int) -> list[bytes]:
+    body = memoryview(encode(message))[LENGTH.size :]
+    parts = []
+    for start in range(0, len(body), part_bytes):
+        out = bytearray()
+        is_last = start + part_bytes >= len(body)
+        append_part(out, stream, body[start : start + part_bytes], is_last=is_last)
+        parts.append(bytes(out))
+    return parts
+
+
 def encode(*parts: tuple[str, object]) -> bytes:
     out = bytearray()
     for channel, payload in parts:
@@ -45,25 +68,75 @@ def test_messages_come_back_whatever_the_chunks(
     sent: list[tuple[str, object]], cuts: list[int]
 ) -> None:
     data = encode(*sent)
-    decoder = Decoder(frame_max_bytes=1 << 20)
+    cutter = decoder(1 << 20)
 
     got: list[tuple[str, object]] = []
     turn = 0
     while data:
         size = cuts[turn % len(cuts)]
-        got += decoder.feed(data[:size])
+        got += cutter.feed(data[:size])
         data, turn = data[size:], turn + 1
 
     assert sent == got
-    assert decoder.buffered_bytes == 0
+    assert cutter.buffered_bytes == 0
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=10), payloads), min_size=1, max_size=5),
+    st.integers(1, 40),
+    st.lists(st.integers(1, 60), min_size=1),
+    st.randoms(use_true_random=False),
+)
+def test_messages_in_parts_come_back_whatever_the_order_and_the_chunks(
+    sent: list[tuple[str, object]], part_bytes: int, cuts: list[int], rng: random.Random
+) -> None:
+    whole = [(f"whole {number}", number) for number in range(3)]
+    streams = [in_parts(number, message, part_bytes) for number, message in enumerate(sent)]
+    streams += [[encode(message)] for message in whole]
+    data = b""
+    while streams:
+        stream = rng.choice(streams)
+        data += stream.pop(0)
+        if not stream:
+            streams.remove(stream)
+    cutter = decoder(1 << 20)
+
+    got: list[tuple[str, object]] = []
+    turn = 0
+    while data:
+        size = cuts[turn % len(cuts)]
+        got += cutter.feed(data[:size])
+        data, turn = data[size:], turn + 1
+
+    assert sorted(map(repr, [*sent, *whole])) == sorted(map(repr, got))
+    assert cutter.buffered_bytes == 0
+
+
+def test_a_stream_of_parts_above_the_limit_of_a_frame_is_refused() -> None:
+    parts = in_parts(1, ("a", bytes(LIMIT)), 1000)
+    cutter = decoder(LIMIT)
+
+    with pytest.raises(EnvelopeError, match=r"a frame of \d+ bytes exceeds the limit of 4096"):
+        cutter.feed(b"".join(parts))
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_streams_that_never_end_are_refused_together(size: int) -> None:
+    cutter = decoder(LIMIT)
+
+    with pytest.raises(EnvelopeError, match=r"parts of \d+ frames exceed 16384 bytes"):
+        for stream in range(100):
+            out = bytearray()
+            append_part(out, stream, memoryview(bytes(size)), is_last=False)
+            cutter.feed(bytes(out))
 
 
 @given(st.lists(st.binary(max_size=80), max_size=6))
 def test_arbitrary_bytes_give_messages_or_one_typed_error(chunks: list[bytes]) -> None:
-    decoder = Decoder(frame_max_bytes=LIMIT)
+    cutter = decoder(LIMIT)
     with contextlib.suppress(EnvelopeError):
         for chunk in chunks:
-            decoder.feed(chunk)
+            cutter.feed(chunk)
 
 
 @given(st.binary(max_size=200))
@@ -83,7 +156,7 @@ def test_one_spoilt_byte_gives_messages_or_one_typed_error(
     if data:
         data[place % len(data)] = value
     with contextlib.suppress(EnvelopeError):
-        Decoder(frame_max_bytes=LIMIT).feed(bytes(data))
+        decoder(LIMIT).feed(bytes(data))
 
 
 def test_a_frame_is_its_length_and_a_messagepack_array() -> None:
@@ -94,14 +167,14 @@ def test_a_frame_is_its_length_and_a_messagepack_array() -> None:
 
 
 def test_lists_arrive_as_tuples_and_bytes_as_bytes() -> None:
-    ((_, payload),) = Decoder(frame_max_bytes=LIMIT).feed(encode(("a", [1, [b"x", "y"]])))
+    ((_, payload),) = decoder(LIMIT).feed(encode(("a", [1, [b"x", "y"]])))
 
     assert payload == (1, (b"x", "y"))
 
 
 def test_signs_of_life_are_no_messages() -> None:
     data = SIGN_OF_LIFE + encode(("a", 1)) + SIGN_OF_LIFE * 2 + encode(("a", 2))
-    whole, single = Decoder(frame_max_bytes=LIMIT), Decoder(frame_max_bytes=LIMIT)
+    whole, single = decoder(LIMIT), decoder(LIMIT)
 
     in_one = list(whole.feed(data))
     in_bytes = [m for i in range(len(data)) for m in single.feed(data[i : i + 1])]
@@ -112,11 +185,11 @@ def test_signs_of_life_are_no_messages() -> None:
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 4096])
 def test_a_frame_above_the_limit_is_refused_by_its_header(cut: int) -> None:
     data = struct.pack("<I", LIMIT + 1) + bytes(LIMIT + 1)
-    decoder = Decoder(frame_max_bytes=LIMIT)
+    cutter = decoder(LIMIT)
 
     with pytest.raises(EnvelopeError, match="4097 bytes exceeds the limit of 4096"):
-        decoder.feed(data[:cut])
-        decoder.feed(data[cut : cut + 4])
+        cutter.feed(data[:cut])
+        cutter.feed(data[cut : cut + 4])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +224,7 @@ def test_an_announced_length_takes_no_memory_before_its_bytes_come() -> None:
     nest = b"\x92\xa1a" + b"\xdd\x00\x01\xff\xff" * 50
     tracemalloc.start()
     try:
-        Decoder(frame_max_bytes=160 << 20).feed(frame)
+        decoder(160 << 20).feed(frame)
         with pytest.raises(EnvelopeError):
             decode_body(nest)
         _, peak = tracemalloc.get_traced_memory()

@@ -16,11 +16,6 @@ from .support import ANYWHERE, MEMBERS, ONE, TWO, Node, identity, pair, reason, 
 from .virtual import Net, Socket
 
 
-@pytest.fixture
-async def net() -> Net:
-    return Net()
-
-
 async def test_an_idle_link_stays_up(autojump_clock: MockClock, net: Net) -> None:
     async with trio.open_nursery() as nursery:
         first, second = await pair(nursery)

@@ -31,6 +31,7 @@ class Beats:
         """Return the beat to send to a follower now."""
         follower.sent_s = now_s
         follower.beats += 1
+        follower.beats_in_row += 1
         return Beat(term, self.number)
 
     def is_due(self, follower: Follower, now_s: float) -> bool:

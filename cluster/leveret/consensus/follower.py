@@ -10,6 +10,10 @@ from leveret.transport import NodeId
 BEATS_MAX = 2
 """Beats without an answer, after which a heartbeat is an append again: it says all there is."""
 
+APPEND_AGAIN_BEATS = 10
+"""Heartbeats after which one is an append again, though earlier ones are still under way: should
+the follower have dropped these, its answer shows it."""
+
 
 class Follower:
     """What the leader of one term knows about one follower.
@@ -24,10 +28,12 @@ class Follower:
     safe_index: what it was told last, as `commit_index`.
     heard, heard_s: the last round of beats that it answered, and when it last said anything.
     beats: sent since it said anything.
+    beats_in_row: sent since the last append.
     """
 
     __slots__ = (
         "beats",
+        "beats_in_row",
         "commit_index",
         "counted_index",
         "heard",
@@ -65,7 +71,7 @@ class Follower:
         self.in_flight_bytes = 0
         self.sent_s = float("-inf")
         self.commit_index = self.safe_index = -1
-        self.beats = 0
+        self.beats = self.beats_in_row = 0
 
     def spoke(self, now_s: float) -> None:
         """It said something that shows that it follows in this term."""
@@ -81,6 +87,28 @@ class Follower:
             and self.term == term
             and self.beats < BEATS_MAX
         )
+
+    def is_taking(self, term: int) -> bool:
+        """Whether it answers, and is busy with what it was sent: perhaps large, perhaps slow."""
+        return (
+            bool(self.in_flight)
+            and self.term == term
+            and self.beats < BEATS_MAX
+            and self.beats_in_row < APPEND_AGAIN_BEATS
+        )
+
+    def appended(self, position: int, commit_index: int, safe_index: int, now_s: float) -> None:
+        """An append was sent; the log is sent to it up to `position` now."""
+        self.sequence += 1
+        self.position = position
+        self.commit_index, self.safe_index = commit_index, safe_index
+        self.sent_s = now_s
+        self.beats_in_row = 0
+
+    def took(self, size: int) -> None:
+        """The last append has entries, of so many bytes."""
+        self.in_flight.append((self.sequence, size))
+        self.in_flight_bytes += size
 
     def answered(self, sequence: int) -> None:
         while self.in_flight and self.in_flight[0][0] <= sequence:

@@ -62,16 +62,7 @@ from leveret.consensus.messages import (
 )
 from leveret.consensus.pysyncobj import PySyncObjEngine
 from leveret.consensus.reads import Reads
-from leveret.consensus.sessions import (
-    GATHER_BYTES,
-    GATHER_FROM,
-    Admission,
-    Done,
-    Intake,
-    Outbox,
-    SessionTable,
-    Unknown,
-)
+from leveret.consensus.sessions import Admission, Done, Intake, Outbox, SessionTable, Unknown
 from leveret.consensus.status import GroupStatus, status_of
 from leveret.consensus.steering import Steering, is_steered
 from leveret.storage import GroupLog
@@ -89,6 +80,7 @@ class Group(Actor[GroupMessage]):
     machine: fresh; restored and brought up to what is known to be committed before this returns.
     snapshots: where the machine's state comes from at first, and a fetched one goes.
     send: hands a message to the link of a node; False when there is none.
+    is_congested: whether so much is on its way to a node that what is large should wait.
     guard: another class only to show what a guard is for.
 
     Raises:
@@ -109,6 +101,7 @@ class Group(Actor[GroupMessage]):
         snapshots: SnapshotStore,
         machine: Machine,
         send: Callable[[NodeId, int, Message], bool],
+        is_congested: Callable[[NodeId], bool],
         now_s: Callable[[], float],
         wall_clock_ms: Callable[[], int],
         rng: Random,
@@ -125,6 +118,7 @@ class Group(Actor[GroupMessage]):
         self._snapshots = snapshots
         self._machine = machine
         self._send = send
+        self._is_congested = is_congested
         self._now_s = now_s
         self._wall_clock_ms = wall_clock_ms
         self._config = config or GroupConfig()
@@ -161,6 +155,7 @@ class Group(Actor[GroupMessage]):
             apply=self._apply,
             now_s=now_s,
             rng=rng,
+            is_congested=is_congested,
             config=self._config.engine,
             guard=guard,
         )
@@ -530,14 +525,13 @@ class Group(Actor[GroupMessage]):
     def _submit_pending(self) -> None:
         """Send this node's batches to the leader, be it this node."""
         leader = self._reached_leader()
-        if leader is None:
-            return
+        if leader is None or self._is_congested(leader):
+            return  # the next tick tries again
         for batch in self._outbox.to_send(self._now_s()):
             if leader == self._node:
                 self._offer(batch)
             else:
-                submit = Submit(batch.boot, batch.sequence, batch.commands, batch.body)
-                self._send(leader, self.number, submit)
+                self._send(leader, self.number, Submit(*batch[1:]))
 
     def _offer(self, batch: Batch) -> None:
         if not is_whole(batch):
@@ -558,10 +552,10 @@ class Group(Actor[GroupMessage]):
         """Make entries of what was taken in; True if any."""
         engine, intake = self._engine, self._intake
         is_any = False
-        while intake.size_bytes and engine.is_ready and engine.transferring_to is None:
+        while engine.is_ready and engine.transferring_to is None:
             if self._in_flight >= self._config.entries_in_flight_max:
                 break
-            if self._in_flight >= GATHER_FROM and intake.size_bytes < GATHER_BYTES:
+            if not intake.is_worth_an_entry(self._in_flight):
                 break
             batches = intake.take()
             # Never less than an earlier stamp, on whichever node that one was given.

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pysyncobj.transport import Transport
 
@@ -89,6 +89,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         elections: Elections,
         config: EngineConfig,
         now_s: Callable[[], float],
+        is_congested: Callable[[NodeId], bool],
     ) -> None:
         super().__init__(None, None, [])
         self._node = node
@@ -98,6 +99,7 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         self._elections = elections
         self._config = config
         self._now_s = now_s
+        self._is_congested = is_congested
         self.configuration = Configuration()
         self._nodes: dict[NodeId, CoreNode] = {}
         # The incarnation at the other end of each link.
@@ -293,31 +295,26 @@ class Guard(Transport):  # type: ignore[misc]  # the base class is untyped
         if follower.is_lost:
             self._offer(peer, follower, now_s)
             return
-        entries = within(entries_of(message["entries"]), self._config.append_bytes_max)
-        if position != previous:
-            last = self._log.last_index
-            entries = ()
-            if position < last:
-                entries = self._log.entries(
-                    position + 1, last + 1, bytes_max=self._config.append_bytes_max
-                )
-        if follower.in_flight_bytes >= self._config.in_flight_bytes_max:
-            entries = ()
+        entries: Sequence[CoreEntry] = ()
+        has_room = follower.in_flight_bytes < self._config.in_flight_bytes_max
+        if has_room and not self._is_congested(peer):
+            last, most = self._log.last_index, self._config.append_bytes_max
+            if position == previous:
+                entries = within(entries_of(message["entries"]), most)
+            elif position < last:
+                entries = self._log.entries(position + 1, last + 1, bytes_max=most)
         commit = int_of(message["commit_index"])
         if not entries and follower.commit_index == commit:
             if not self._beats.is_due(follower, now_s):
                 return
-            if follower.knows(term, self._log.last_index, commit, self.safe_index):
+            knows_all = follower.knows(term, self._log.last_index, commit, self.safe_index)
+            if knows_all or follower.is_taking(term):
                 self._ready.append((peer, self._beats.next(follower, term, now_s)))
                 return
-        follower.sequence += 1
+        end = entries[-1][1] if entries else position
+        follower.appended(end, commit, self.safe_index, now_s)
         if entries:
-            size = sum(len(entry[0]) for entry in entries)
-            follower.in_flight.append((follower.sequence, size))
-            follower.in_flight_bytes += size
-        follower.position = entries[-1][1] if entries else position
-        follower.sent_s, follower.commit_index = now_s, commit
-        follower.safe_index = self.safe_index
+            follower.took(sum(len(entry[0]) for entry in entries))
         append = Append(
             term,
             follower.sequence,

@@ -180,6 +180,7 @@ class PySyncObjEngine:
     apply: called with index and payload of each committed entry, in order, once a process;
         configurations are the engine's own and left out.
     now_s: a monotonic clock; the same for all engines of a process.
+    is_congested: whether so much is on its way to a node that it gets no entries now.
     incarnation: of this node's data folder (see `membership`).
     configuration: what the snapshot says; without one, what holds before the log says anything.
     snapshot: what the machine was restored from, if anything.
@@ -200,6 +201,7 @@ class PySyncObjEngine:
         apply: Callable[[int, bytes], None],
         now_s: Callable[[], float],
         rng: random.Random,
+        is_congested: Callable[[NodeId], bool] = lambda _: False,
         config: EngineConfig | None = None,
         snapshot: SnapshotMark | None = None,
         guard: type[Guard] = Guard,
@@ -228,6 +230,7 @@ class PySyncObjEngine:
             elections=elections,
             config=self._config,
             now_s=now_s,
+            is_congested=is_congested,
         )
         journal = CoreJournal(log, snapshot, self._configurations)
         syncobj.createJournal = _take_journal

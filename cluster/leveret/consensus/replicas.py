@@ -22,7 +22,17 @@ from leveret.consensus.group import Group
 from leveret.consensus.machine import Machine
 from leveret.consensus.mail import TICK, GroupMessage, LinkChanged, Received
 from leveret.consensus.membership import Members
-from leveret.consensus.messages import Beat, Heard, Message, parse, to_wire
+from leveret.consensus.messages import (
+    Append,
+    Beat,
+    EntriesPart,
+    Heard,
+    Message,
+    StatePart,
+    Submit,
+    parse,
+    to_wire,
+)
 from leveret.storage import GroupLog, Journal, Snapshot, Snapshots
 from leveret.transport import NodeId
 
@@ -32,7 +42,17 @@ SAVE_AGAIN_S = 1.0
 """How long a full disk is left alone before the next attempt."""
 
 CHANNEL = "raft"
-"""All groups' messages; the group's number is in the message."""
+"""All groups' messages that are small; the group's number is in each message."""
+
+LOG, SUBMIT = "raft log", "raft submit"
+"""With a group's number: what may be large, which holds up nothing but what must come behind it."""
+
+_PREFIXES: dict[type[Message], str] = {
+    Append: LOG,
+    StatePart: LOG,
+    EntriesPart: LOG,
+    Submit: SUBMIT,
+}
 
 BEATS = "beats"
 """Several of `CHANNEL`'s in one, that nobody waits for: a tick's beats, and the answers to those
@@ -66,6 +86,7 @@ class Mail(Protocol):
     def up(self) -> frozenset[NodeId]: ...
     def incarnation(self, node: NodeId) -> int: ...
     def send(self, node: NodeId, channel: str, payload: object) -> bool: ...
+    def congested(self, node: NodeId) -> bool: ...
     def on_message(self, channel: str, handler: Callable[[NodeId, object], None]) -> None: ...
     def on_up(self, handler: Callable[[NodeId], None]) -> None: ...
     def on_down(self, handler: Callable[[NodeId], None]) -> None: ...
@@ -122,6 +143,7 @@ class Replicas:
                 snapshots=self._stores[number],
                 machine=machine,
                 send=self._send,
+                is_congested=peers.congested,
                 now_s=trio.current_time,
                 wall_clock_ms=wall_clock_ms,
                 rng=Random(rng.random()),  # noqa: S311
@@ -134,7 +156,12 @@ class Replicas:
         # What goes to each node with the next tick.
         self._beats: dict[NodeId, list[tuple[object, ...]]] = {}
         self._is_gathering = False
-        peers.on_message(CHANNEL, self._receive)
+        self._channels = [
+            {kind: f"{prefix} {group.number}" for kind, prefix in _PREFIXES.items()}
+            for group in self.groups
+        ]
+        for channel in {CHANNEL, *(name for of in self._channels for name in of.values())}:
+            peers.on_message(channel, self._receive)
         peers.on_message(BEATS, self._receive_beats)
         peers.on_up(self._link_up)
         peers.on_down(lambda peer: self._tell_all(LinkChanged(peer, is_up=False)))
@@ -243,7 +270,7 @@ class Replicas:
         if self._is_gathering and isinstance(message, Beat | Heard):
             self._beats.setdefault(node, []).append(payload)
             return True
-        return self._peers.send(node, CHANNEL, payload)
+        return self._peers.send(node, self._channels[group].get(type(message), CHANNEL), payload)
 
     def _receive(self, sender: NodeId, payload: object) -> None:
         found = self._parse(sender, payload)

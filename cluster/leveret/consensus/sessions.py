@@ -36,6 +36,9 @@ SLOW_BYTES_PER_S = 4 * 1024 * 1024
 """What a busy cluster carries all the same: what is large may take so long until it is applied.
 Sent again meanwhile, it would queue behind itself and never come to an end."""
 
+SEND_BYTES_MAX = 16 * 1024 * 1024
+"""Batches sent at once, unless a single one is larger."""
+
 BATCHES_IN_FLIGHT_MAX = 8
 """Batches of one node sent and not yet applied; with the size of a batch it bounds what a leader
 holds for each node."""
@@ -155,6 +158,10 @@ class Intake:
         self.size_bytes += len(batch.body) + BATCH_HEAD_SIZE
         return Admission.TAKEN
 
+    def is_worth_an_entry(self, under_way: int) -> bool:
+        """Whether to make an entry now, while so many are under way."""
+        return self.size_bytes >= (GATHER_BYTES if under_way >= GATHER_FROM else 1)
+
     def take(self) -> list[Batch]:
         """Take batches for one entry: up to `BATCH_BYTES_MAX`, but at least one if any."""
         taken: list[Batch] = []
@@ -228,18 +235,25 @@ class Outbox:
         self._sent = min(self._sent, self._last_sequence)
 
     def to_send(self, now_s: float) -> list[Batch]:
-        """Give the batches to send to the leader now, and count them as sent."""
+        """Give the batches to send to the leader now, and count them as sent.
+
+        Those beyond `SEND_BYTES_MAX` come with the next call.
+        """
         while self._may_seal():
             if not self._pending:
                 self._progress_s = now_s
             self._seal()
         first = self._last_sequence - len(self._pending)
-        batches = [
-            pending.batch for pending in self._pending if pending.batch.sequence > self._sent
-        ]
+        batches: list[Batch] = []
+        size = 0
+        for pending in self._pending:
+            if pending.batch.sequence > self._sent and size < SEND_BYTES_MAX:
+                batches.append(pending.batch)
+                size += pending.size
         if batches and self._sent <= first:
             self._progress_s = now_s
-        self._sent = self._last_sequence
+        if batches:
+            self._sent = batches[-1].sequence
         return batches
 
     def _may_seal(self) -> bool:

@@ -27,12 +27,15 @@ class CommandCache:
         return self._commands.get(segment << 32 | offset)
 
     def put(self, segment: int, offset: int, command: bytes) -> None:
-        """Remember a command; forget the oldest ones beyond the bound."""
+        """Remember a command; forget the oldest ones beyond the bound.
+
+        The newest stays, however large: each member is about to be sent it.
+        """
         key = segment << 32 | offset
         if key in self._commands:
             return
         self._commands[key] = command
         self.bytes += len(command) + _OVERHEAD_BYTES
-        while self.bytes > self.bytes_max:
+        while self.bytes > self.bytes_max and len(self._commands) > 1:
             _, oldest = self._commands.popitem(last=False)
             self.bytes -= len(oldest) + _OVERHEAD_BYTES

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .envelope import FRAME_BYTES_MAX
+
 __all__ = ["TransportConfig"]
 
 KIB = 1024
@@ -20,6 +22,12 @@ class TransportConfig:
     The largest payload is one snapshot part or one batch of entries; RabbitMQ's largest message
     is 128 MiB, the rest is room for what stands around it.
     """
+
+    whole_bytes_max: int = 2 * MIB
+    """A larger frame goes in parts, and frames of other channels pass between these."""
+
+    part_bytes: int = 256 * KIB
+    """What others wait for at most, besides what the kernel has taken already."""
 
     hello_max_bytes: int = 4 * KIB
     """A stranger's frame above it is refused unread, so that nobody fills memory before login."""
@@ -45,8 +53,12 @@ class TransportConfig:
     joins_max: int = 4
     """Newcomers at once that have proved to hold the token; further ones are refused."""
 
-    queue_limit_bytes: int = 256 * MIB
-    """Unsent bytes of one link; above it the link is dropped and made anew (its bytes are lost)."""
+    queue_limit_bytes: int = 512 * MIB
+    """Unsent bytes of one link; above it the link is dropped and made anew (its bytes are lost).
+
+    Entries and deliveries wait while a link is congested. The publishes of a node to queues that
+    live on one other do not, but are bounded by what it takes from publishers at once (256 MiB).
+    """
 
     queue_congested_bytes: int = 16 * MIB
     """Unsent bytes above which `Peers.congested` asks producers to hold back; nothing is lost."""
@@ -72,7 +84,8 @@ class TransportConfig:
     """The most that one `recv` takes: some hundred small messages or four bodies of 64 KiB."""
 
     def __post_init__(self) -> None:
-        assert 64 <= self.hello_max_bytes <= self.frame_max_bytes < 2**32
+        assert 64 <= self.hello_max_bytes <= self.frame_max_bytes <= FRAME_BYTES_MAX
+        assert 0 < self.part_bytes <= self.whole_bytes_max
         # One frame of the largest size must fit a queue that is below its soft mark.
         assert self.frame_max_bytes + self.queue_congested_bytes <= self.queue_limit_bytes
         assert 0 < 2 * self.ping_idle_s <= self.silence_s

@@ -3,6 +3,10 @@
 Owns: the order of bytes, the bound of the queue, the silence of the other side. Must not know:
 who dials, what other links there are, who listens.
 
+A large frame goes in parts, one at a time and between those of other channels; what is small
+passes them. So nobody waits for the megabytes of another: a heartbeat least of all. Within a
+channel the order stands: what is behind a large frame goes after its last part.
+
 Each way is watched by itself: a side that has nothing to send sends an empty frame now and then,
 and a side that hears no byte for long enough gives the link up. So a large payload under way,
 however slow, is a sign of life; pings queued behind it need not arrive.
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -36,6 +41,23 @@ __all__ = ["Link", "tick_s"]
 log = logging.getLogger("leveret.transport")
 
 
+_STREAMS = 1 << 32
+
+
+class _Lane:
+    """What one channel has to send in parts: the bodies of its frames, in order.
+
+    stream, offset: of the first one: its number, and how much of it has gone.
+    """
+
+    __slots__ = ("frames", "offset", "stream")
+
+    def __init__(self) -> None:
+        self.frames: deque[memoryview] = deque()
+        self.offset = 0
+        self.stream = 0
+
+
 def tick_s(config: TransportConfig) -> float:
     """Return the seconds between two calls of `Link.tick`."""
     return config.ping_idle_s / 2
@@ -58,6 +80,10 @@ class Link:
         self._scope = trio.CancelScope()
 
         self._out = bytearray()
+        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        """Channels with a large frame under way; the first one sends the next part."""
+        self._lanes_bytes = 0
+        self._streams = 0
         self._sending_bytes = 0  # of the batch with the socket; > 0 also means a frame may be cut
         self._writer = trio.lowlevel.ParkingLot()
 
@@ -71,7 +97,7 @@ class Link:
     @property
     def queued_bytes(self) -> int:
         """Bytes that the socket has not taken yet; the batch under way counts whole."""
-        return len(self._out) + self._sending_bytes
+        return len(self._out) + self._lanes_bytes + self._sending_bytes
 
     def queue(self, channel: str, payload: object) -> bool:
         """Encode now, send with whatever else is queued by then; False if the link has failed.
@@ -82,20 +108,33 @@ class Link:
         if self.failure is not None:
             return False
         out, config = self._out, self._config
+        start = len(out)
         envelope.append_frame(out, channel, payload, frame_max_bytes=config.frame_max_bytes)
+        if len(out) - start > config.whole_bytes_max or (self._lanes and channel in self._lanes):
+            self._set_aside(channel, start)
         self._has_queued = True
         if self._writer:
             self._writer.unpark()
-        if len(out) + self._sending_bytes > config.queue_limit_bytes:
+        if self.queued_bytes > config.queue_limit_bytes:
             self.fail(f"it does not keep up: over {config.queue_limit_bytes} bytes are queued")
             return False
         return True
+
+    def _set_aside(self, channel: str, start: int) -> None:
+        """Have the frame that was appended last go in the channel's lane."""
+        # It may have 100 MB: it is what is before it that is copied.
+        before, body = self._out[:start], memoryview(self._out)[start + envelope.LENGTH.size :]
+        self._out = before
+        self._lanes.setdefault(channel, _Lane()).frames.append(body)
+        self._lanes_bytes += len(body)
 
     def fail(self, reason: str) -> None:
         """Give the link up; the first reason stands. `run` returns soon."""
         if self.failure is None:
             self.failure = reason
             self._out = bytearray()
+            self._lanes.clear()
+            self._lanes_bytes = 0
             self._scope.cancel()
 
     def tick(self) -> None:
@@ -134,18 +173,40 @@ class Link:
         wire = self._wire
         try:
             while True:
-                if not self._out:
+                if not self._out and not self._lanes:
                     await self._writer.park()
                 batch, self._out = self._out, bytearray()
+                if self._lanes:
+                    self._add_part(batch)
                 self._sending_bytes = len(batch)
                 await wire.send_all(batch)
                 self._sending_bytes = 0
         except WIRE_ERRORS as error:
             self.fail(describe(error))
 
+    def _add_part(self, batch: bytearray) -> None:
+        """Append the next part of the lane whose turn it is."""
+        channel, lane = self._lanes.popitem(last=False)
+        frame = lane.frames[0]
+        if not lane.offset:
+            self._streams = lane.stream = (self._streams + 1) % _STREAMS
+        end = min(lane.offset + self._config.part_bytes, len(frame))
+        is_last = end == len(frame)
+        envelope.append_part(batch, lane.stream, frame[lane.offset : end], is_last=is_last)
+        self._lanes_bytes -= end - lane.offset
+        lane.offset = 0 if is_last else end
+        if is_last:
+            lane.frames.popleft()
+        if lane.frames:
+            self._lanes[channel] = lane  # behind the others
+
     async def _read(self) -> None:
-        wire, receive_bytes = self._wire, self._config.receive_bytes
-        decoder = envelope.Decoder(frame_max_bytes=self._config.frame_max_bytes)
+        wire, config = self._wire, self._config
+        receive_bytes = config.receive_bytes
+        decoder = envelope.Decoder(
+            frame_max_bytes=config.frame_max_bytes,
+            unfinished_max_bytes=config.queue_limit_bytes,
+        )
         try:
             while chunk := await wire.receive(receive_bytes):
                 self._heard = True

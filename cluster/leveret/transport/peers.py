@@ -132,7 +132,8 @@ class Peers:
         """Queue a message, encoded now; it goes out with all others queued by the next turn.
 
         Returns False if there is no link or its queue is full (it is then dropped and made
-        anew). True promises only order: what a link loses when it breaks is lost.
+        anew). True promises only order within the channel: a large payload goes in parts, and
+        other channels' pass it; what a link loses when it breaks is lost.
 
         Raises:
             EnvelopeError: the payload is not made of MessagePack's types or is too large.

@@ -69,6 +69,9 @@ class Links(Protocol):
     def send(self, node: NodeId, channel: str, payload: object) -> bool:
         """Queue a message; False when the link is down."""
 
+    def congested(self, node: NodeId) -> bool:
+        """Whether so much is queued for a node that senders should hold back."""
+
     def on_message(self, channel: str, handler: Callable[[NodeId, object], None]) -> None:
         """Have `handler` called with what comes on `channel`."""
 
@@ -239,6 +242,10 @@ class Directory:
     def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
         """Tell the same queue's actor on another node."""
         return self._links.send(NodeId(node), CHANNEL, (uid, body))
+
+    def is_congested(self, node: int) -> bool:
+        """Whether so much is on its way to a node that deliveries should wait."""
+        return self._links.congested(NodeId(node))
 
     def now_ms(self) -> int:
         """Return the wall clock's time."""

@@ -222,6 +222,7 @@ async def _run(
         listen=config.peers.listen,
         members=member.members,
         rng=rng,
+        config=outside.links,
         make_nonce=outside.secret_bytes,
         sockets=outside.peer_sockets,
     )

@@ -233,7 +233,7 @@ class AmqpSection:
         maximum=600,
     )
     max_message_size_bytes: int = setting(
-        32 * MIB,
+        128 * MIB,
         SIZE,
         "Largest body of a message.",
         at_limit="The channel is closed with 406 PRECONDITION_FAILED.",

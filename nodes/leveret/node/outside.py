@@ -17,6 +17,7 @@ import trio
 
 from leveret.broker.access import hash_password
 from leveret.storage import Disk, KernelSyncer, RealDisk, ThreadSyncer, pick_syncer
+from leveret.transport import TransportConfig
 
 from .memory import Memory, UnknownMemory, real_memory
 
@@ -53,6 +54,7 @@ class Outside:
     in_thread: runs work that takes long away from the loop.
     tune_memory: called once, when all that lives as long as the node is there.
     client_sockets, peer_sockets: where those for clients and for other nodes come from.
+    links: how those to other nodes divide what they send, and their limits.
     hash_password: makes the record of a password and a salt, in `in_thread`.
     memory: of the node's process.
     has_control_socket: whether an operator can reach the node through its data folder.
@@ -65,6 +67,7 @@ class Outside:
     tune_memory: Callable[[], None]
     client_sockets: Sockets = trio.socket
     peer_sockets: Sockets = trio.socket
+    links: TransportConfig = field(default_factory=TransportConfig)
     hash_password: Callable[[bytes, bytes], PasswordHash] = hash_password
     memory: Memory = field(default_factory=UnknownMemory)
     has_control_socket: bool = False

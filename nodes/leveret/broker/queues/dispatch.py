@@ -22,7 +22,7 @@ from .features import PLAIN
 from .single_active import SingleActive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .features import QueueFeatures
     from .state import Location, QueueState, Range
@@ -487,9 +487,18 @@ class Dispatcher:
             return delivery
         return None
 
-    def dispatch(self) -> list[tuple[Consumer, list[Delivery]]]:
-        """Hand ready messages to consumers with room: in turns, the highest priority first."""
-        rooms = {consumer: room for consumer in self._served() if (room := consumer.room()) > 0}
+    def dispatch(
+        self, takes: Callable[[int], bool] = lambda _: True
+    ) -> list[tuple[Consumer, list[Delivery]]]:
+        """Hand ready messages to consumers with room: in turns, the highest priority first.
+
+        takes: whether a node may get any now.
+        """
+        rooms = {
+            consumer: room
+            for consumer in self._served()
+            if (room := consumer.room()) > 0 and takes(consumer.key[0])
+        }
         handed: dict[Consumer, list[Delivery]] = {}
         deliverable = self._deliverable()
         last: Consumer | None = None

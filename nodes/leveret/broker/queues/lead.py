@@ -73,7 +73,7 @@ class Lead:
         self._log = log
         self._context = context
         self._ref = ref
-        self._outlet = Outlet(uid, context=context, hand_on=hand_on, answer=answer)
+        self._outlet = Outlet(uid, context=context, ref=ref, hand_on=hand_on, answer=answer)
         self._reign = log.reign
         state = log.state(uid)
         self._state_known = state is not None
@@ -342,7 +342,7 @@ class Lead:
         if self._state.is_paused:
             return
         dropped: list[int] = []
-        for consumer, deliveries in self.dispatcher.dispatch():
+        for consumer, deliveries in self.dispatcher.dispatch(self._outlet.takes):
             if consumer.no_ack:
                 dropped += [delivery.sequence for delivery in deliveries]
             self._outlet.deliver(consumer, deliveries, partial(self._parcel, consumer))

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from leveret.broker.messages import Wake
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from leveret.actors import Ref
+    from leveret.broker.messages import QueueMessage
 
     from .dispatch import Consumer, Delivery
     from .seams import QueueContext, QueueLog
@@ -19,16 +24,41 @@ if TYPE_CHECKING:
 
 DISPATCH_BYTES_MAX: Final = 1 << 20
 """Bodies in one message to another node."""
+ASK_AGAIN_MS: Final = 50
+"""How soon the lead looks again whether a congested node takes deliveries."""
 
 
 class Outlet:
     """See the module."""
 
-    def __init__(self, uid: int, *, context: QueueContext, hand_on: HandOn, answer: Answer) -> None:
+    def __init__(
+        self,
+        uid: int,
+        *,
+        context: QueueContext,
+        ref: Ref[QueueMessage],
+        hand_on: HandOn,
+        answer: Answer,
+    ) -> None:
         self._uid = uid
         self._context = context
+        self._ref = ref
         self._hand_on = hand_on
         self._answer = answer
+        self._asks_again_ms = 0
+
+    def takes(self, node: int) -> bool:
+        """Whether a node may be sent deliveries now: not while much is on its way to it already.
+
+        Then the queue's actor is woken to try again.
+        """
+        if node == self._context.node or not self._context.is_congested(node):
+            return True
+        now_ms = self._context.now_ms()
+        if not now_ms < self._asks_again_ms <= now_ms + ASK_AGAIN_MS:
+            self._asks_again_ms = now_ms + ASK_AGAIN_MS
+            self._context.after(ASK_AGAIN_MS / 1000, self._ref, Wake())
+        return False
 
     def deliver(
         self,

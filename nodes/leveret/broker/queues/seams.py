@@ -66,6 +66,9 @@ class QueueContext(Protocol):
     def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
         """Tell the same queue's actor on another node; False when the link is down."""
 
+    def is_congested(self, node: int) -> bool:
+        """Whether so much is on its way to a node that deliveries should wait."""
+
     def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
         """Delete the queue, which is not used any more; then call `done`."""
 

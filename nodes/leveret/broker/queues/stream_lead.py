@@ -74,7 +74,7 @@ class StreamLead:
         self._log = log
         self._context = context
         self._ref = ref
-        self._outlet = Outlet(uid, context=context, hand_on=hand_on, answer=answer)
+        self._outlet = Outlet(uid, context=context, ref=ref, hand_on=hand_on, answer=answer)
         self._reign = log.reign
         self._readers: dict[ConsumerKey, Reader] = {}
         self._cut = 0
@@ -119,6 +119,8 @@ class StreamLead:
         """Hand out what is new to its readers, and end what is at its end."""
         state = self.state
         for reader in () if state.is_paused else self._readers.values():
+            if not self._outlet.takes(reader.key[0]):
+                continue
             deliveries = _next_of(reader, state)
             if deliveries:
                 self._outlet.deliver(reader, deliveries, self._parcel)

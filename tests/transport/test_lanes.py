@@ -1,0 +1,133 @@
+"""Large payloads go in parts: what others send passes between them, their own channel's stays."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from leveret.transport import TransportConfig
+
+from .support import ONE, TWO, Node, pair
+from .virtual import WINDOW_BYTES, Net
+
+IN_PARTS = TransportConfig(whole_bytes_max=4096, part_bytes=1024)
+
+
+async def lanes(nursery: trio.Nursery, config: TransportConfig = IN_PARTS) -> tuple[Node, Node]:
+    """Return two linked nodes; the first one also hears of two channels with large payloads."""
+    first, second = await pair(nursery, config=config)
+    first.note_sizes("large")
+    first.note_sizes("larger")
+    first.events.clear()
+    return first, second
+
+
+async def test_small_messages_pass_a_large_one_and_its_own_channel_keeps_its_order(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        first, second = await lanes(nursery)
+
+        second.peers.send(ONE, "large", "before")
+        second.peers.send(ONE, "large", bytes(1_000_000))
+        second.peers.send(ONE, "large", "behind")
+        second.peers.send(ONE, "test", "passes")
+        await first.heard("large", "behind")
+        second.peers.send(ONE, "large", "after")
+        await first.heard("large", "after")
+        nursery.cancel_scope.cancel()
+
+    assert [
+        ("large", "before"),
+        (TWO, "passes"),
+        ("large", 1_000_000),
+        ("large", "behind"),
+        ("large", "after"),
+    ] == first.events
+
+
+async def test_a_message_waits_for_one_part_and_what_the_kernel_took(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        first, second = await lanes(nursery)
+        dialler, _ = net.connections[-1]
+        dialler.outgoing.is_stuck = True
+        second.peers.send(ONE, "large", bytes(1_000_000))
+        await wait_all_tasks_blocked()
+        second.peers.send(ONE, "test", "passes")
+        sent: list[bytes] = []
+        take = dialler.outgoing.put
+
+        def count(data: bytes) -> None:
+            sent.append(data)
+            take(data)
+
+        dialler.outgoing.put = count  # type: ignore[method-assign]
+        dialler.outgoing.is_stuck = False
+        dialler.outgoing.changed.unpark_all()
+        await first.heard(TWO, "passes")
+
+        assert sum(map(len, sent)) <= WINDOW_BYTES + 2 * IN_PARTS.part_bytes
+        assert [(TWO, "passes")] == first.events
+        nursery.cancel_scope.cancel()
+
+
+async def test_large_messages_of_two_channels_take_turns(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        first, second = await lanes(nursery)
+
+        second.peers.send(ONE, "larger", bytes(1_000_000))
+        second.peers.send(ONE, "large", bytes(10_000))
+        second.peers.send(ONE, "large", bytes(10_001))
+        await first.heard("larger", 1_000_000)
+        nursery.cancel_scope.cancel()
+
+    assert [("large", 10_000), ("large", 10_001), ("larger", 1_000_000)] == first.events
+
+
+async def test_what_waits_in_parts_counts_as_queued_until_it_is_sent(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    config = dataclasses.replace(IN_PARTS, queue_congested_bytes=100_000)
+    async with trio.open_nursery() as nursery:
+        first, second = await lanes(nursery, config)
+
+        second.peers.send(ONE, "large", bytes(1_000_000))
+        was_congested = second.peers.congested(ONE)
+        await first.heard("large", 1_000_000)
+
+        assert was_congested
+        assert not second.peers.congested(ONE)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_link_that_breaks_within_a_large_message_loses_it_whole(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        first, second = await lanes(nursery)
+        dialler, _ = net.connections[-1]
+        sent: list[bytes] = []
+        take = dialler.outgoing.put
+
+        def cut_after_some(data: bytes) -> None:
+            take(data)
+            sent.append(data)
+            if len(sent) == 100:
+                net.cut()
+
+        dialler.outgoing.put = cut_after_some  # type: ignore[method-assign]
+        second.peers.send(ONE, "large", bytes(1_000_000))
+        second.peers.send(ONE, "large", "behind")
+        await second.heard("up", ONE, times=2)
+
+        assert second.peers.send(ONE, "large", bytes(10_000))
+        await first.heard("large", 10_000)
+        nursery.cancel_scope.cancel()
+
+    assert [("down", TWO), ("up", TWO), ("large", 10_000)] == first.events
