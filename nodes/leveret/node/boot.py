@@ -62,6 +62,7 @@ from .control.rates import RateMeter
 from .control.server import ControlServer
 from .control.verbs import add_verbs
 from .damage import put_aside
+from .descriptor_limit import descriptors_for
 from .endpoints import Endpoints
 from .founding import found_if_new
 from .introductions import Introductions
@@ -306,7 +307,7 @@ async def _run(
             listener = Listener(
                 services,
                 _greeting(config, catalog.model),
-                _listener_config(config),
+                _listener_config(config, connections_max=_connections_max(config, outside)),
                 sockets=outside.client_sockets,
             )
             catalog.on_change(listener.catalog_changed)
@@ -495,11 +496,27 @@ def _majority_timeout_s(config: NodeConfig) -> float:
     return config.consensus.quorum_timeout_s + config.consensus.election_timeout_max_s
 
 
-def _listener_config(config: NodeConfig) -> ListenerConfig:
+def _connections_max(config: NodeConfig, outside: Outside) -> int:
+    """Return how many clients the node takes: what is configured, or what there is room for."""
+    wanted = config.limits.connections
+    room = outside.make_room(wanted)
+    if room < wanted:
+        log.warning(
+            "the system's limit of descriptors allows fewer clients than limits.connections",
+            extra={
+                "connections": room,
+                "configured": wanted,
+                "descriptors_needed": descriptors_for(wanted),
+            },
+        )
+    return room
+
+
+def _listener_config(config: NodeConfig, *, connections_max: int) -> ListenerConfig:
     return ListenerConfig(
         handshake_timeout_s=config.amqp.handshake_timeout_s,
         tls_handshake_timeout_s=config.amqp.tls_handshake_timeout_s,
-        connections_max=config.limits.connections,
+        connections_max=connections_max,
         unauthenticated_max=config.limits.unauthenticated,
         message_size_max=config.amqp.max_message_size_bytes,
         in_flight_bytes_max=config.limits.in_flight_bytes,

@@ -386,7 +386,7 @@ class LimitsSection:
     connections: int = setting(
         10_000,
         INTEGER,
-        "Client connections at once.",
+        "Client connections at once; fewer if the system has not the descriptors for them.",
         at_limit="A further one is closed at once, with a warning in the log.",
         minimum=1,
         maximum=1_000_000,

@@ -19,6 +19,7 @@ from leveret.broker.access import hash_password
 from leveret.storage import Disk, KernelSyncer, RealDisk, ThreadSyncer, pick_syncer
 from leveret.transport import TransportConfig
 
+from .descriptor_limit import make_room
 from .memory import Memory, UnknownMemory, real_memory
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Outside:
     wall_clock_ms: milliseconds since 1970; may jump.
     secret_bytes: so many bytes that nobody can foretell.
     in_thread: runs work that takes long away from the loop.
+    make_room: lets the process have descriptors for so many client connections, as far as it may;
+        returns for how many there are.
     tune_memory: called once, when all that lives as long as the node is there.
     client_sockets, peer_sockets: where those for clients and for other nodes come from.
     links: how those to other nodes divide what they send, and their limits.
@@ -65,6 +68,7 @@ class Outside:
     secret_bytes: Callable[[int], bytes]
     in_thread: InThread
     tune_memory: Callable[[], None]
+    make_room: Callable[[int], int] = lambda connections: connections
     client_sockets: Sockets = trio.socket
     peer_sockets: Sockets = trio.socket
     links: TransportConfig = field(default_factory=TransportConfig)
@@ -111,6 +115,7 @@ REAL: Final = Outside(
     secret_bytes=secrets.token_bytes,
     in_thread=_in_thread,
     tune_memory=_tune_garbage_collection,
+    make_room=make_room,
     memory=real_memory(),
     has_control_socket=True,
 )
