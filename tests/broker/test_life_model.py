@@ -21,10 +21,9 @@ from leveret.broker.queues.incoming import Origin
 from leveret.broker.queues.lead import UNDER_WAY_MAX, Lead
 from leveret.broker.queues.message_life import read_lives
 from leveret.broker.queues.seams import Alarm
-from leveret.broker.queues.state import QueueState
+from tests.broker.alone import NODE, Alone
 
 UID = 7
-NODE = 1
 CONSUMER = 5
 PREFETCH = 2
 FAR_MARK = 1 << 30
@@ -89,21 +88,14 @@ class Model:
         return limit is None or limit[0] is None or len(self.ready(now_ms)) < limit[0]
 
 
-class Lab:
+class Lab(Alone):
     """A lead with its log, its clock and one consumer, which no other node can disturb."""
 
-    node = NODE
-    leader = NODE
-    is_leader = True
-    reign = 0
-
     def __init__(self, features: QueueFeatures) -> None:
+        super().__init__(clock_ms=1_000_000)
         self.features = features
-        self.machine = machine.ShardMachine()
-        self.entries: list[bytes] = []
         self.pending: list[tuple[bytes, Callable[[object], None]]] = []
         self.replies: list[object] = []
-        self.clock_ms = 1_000_000
         self.letters: list[DeadLetter] = []
         self.ended: list[tuple[int, str]] = []
         self.delivered: list[int] = []
@@ -149,38 +141,12 @@ class Lab:
         lead.serve(NODE, body)
         return lead
 
-    # Of the log
+    # Of the log and the node
 
     def submit(
         self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
     ) -> None:
         self.pending.append((command, done))
-
-    def state(self, uid: int) -> QueueState | None:
-        return self.machine.queues.get(uid)
-
-    def read(self, entry: int) -> memoryview:
-        return memoryview(self.entries[entry - 1])
-
-    # Of the node
-
-    def is_congested(self, node: int) -> bool:
-        return False
-
-    def peers(self) -> set[int]:
-        return set()
-
-    def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
-        raise AssertionError("there is one node")
-
-    def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
-        raise AssertionError("the queue does not expire")
-
-    def park(self, vhost: str, letter: object) -> bool:
-        return False
-
-    def destination(self, source: int, uid: int) -> None:
-        raise AssertionError("nobody moves messages")
 
     def exchange(self, vhost: str, name: str) -> Ref[PublishRun]:
         return cast("Ref[PublishRun]", self)
@@ -188,9 +154,6 @@ class Lab:
     def tell(self, message: object) -> None:
         if isinstance(message, DeadLetter):
             self.letters.append(message)
-
-    def now_ms(self) -> int:
-        return self.clock_ms
 
     def after(self, delay_s: float, ref: object, message: object) -> Alarm:
         return self

@@ -17,9 +17,9 @@ from leveret.broker.queues.incoming import Origin
 from leveret.broker.queues.seams import Alarm
 from leveret.broker.queues.state import QueueState
 from leveret.broker.queues.stream_lead import StreamLead
+from tests.broker.alone import NODE, Alone
 
 UID = 7
-NODE = 1
 READER = 5
 BEGIN_MS = 1_000_000_500
 
@@ -69,20 +69,13 @@ class Model:
         return []
 
 
-class Lab:
+class Lab(Alone):
     """A stream's lead with its log and its clock."""
 
-    node = NODE
-    leader = NODE
-    is_leader = True
-    reign = 0
-
     def __init__(self, retention: Retention) -> None:
+        super().__init__(BEGIN_MS)
         self.retention = retention
-        self.machine = machine.ShardMachine()
-        self.entries: list[bytes] = []
         self.pending: list[bytes] = []
-        self.clock_ms = BEGIN_MS
         self.alarm_ms: int | None = None
         self.got: list[int] = []
         self.attachments = 0
@@ -100,44 +93,15 @@ class Lab:
             answer=lambda *_: None,
         )
 
-    # Of the log
+    # Of the log and the node
 
     def submit(
         self, command: bytes, done: Callable[[object], None], *, is_urgent: bool = True
     ) -> None:
         self.pending.append(command)
 
-    def state(self, uid: int) -> QueueState | None:
-        return self.machine.queues.get(uid)
-
-    def read(self, entry: int) -> memoryview:
-        return memoryview(self.entries[entry - 1])
-
-    # Of the node
-
-    def is_congested(self, node: int) -> bool:
-        return False
-
-    def peers(self) -> set[int]:
-        return set()
-
-    def send(self, node: int, uid: int, body: tuple[object, ...]) -> bool:
-        raise AssertionError("there is one node")
-
-    def delete_queue(self, uid: int, done: Callable[[object], None]) -> None:
-        raise AssertionError("streams do not end by themselves")
-
-    def park(self, vhost: str, letter: object) -> bool:
-        return False
-
-    def destination(self, source: int, uid: int) -> None:
-        raise AssertionError("nobody moves messages")
-
     def exchange(self, vhost: str, name: str) -> None:
         raise AssertionError("streams bury nothing")
-
-    def now_ms(self) -> int:
-        return self.clock_ms
 
     def after(self, delay_s: float, ref: object, message: object) -> Alarm:
         self.alarm_ms = self.clock_ms + round(delay_s * 1000)
