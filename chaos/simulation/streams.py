@@ -25,8 +25,9 @@ from chaos.history import (
     id_of,
 )
 from chaos.simulation.client import Client, Gone, Refused
+from chaos.simulation.confirms import Confirms
 from chaos.simulation.workload import CONFIRM_S, SIZES, STREAM, Clients
-from leveret.amqp import Ack, ContentReceived, Event, MethodReceived, Properties, spec
+from leveret.amqp import ContentReceived, Event, MethodReceived, Properties, spec
 from leveret.broker.queues.machine import ShardMachine
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def _start(rng: Random, position: int) -> str | int:
     return rng.choice(("first", "first", "next", "last", rng.randrange(HIGHEST_START)))
 
 
-class NumberedPublisher:
+class NumberedPublisher(Confirms):
     """A publisher that numbers its messages, over all its connections."""
 
     def __init__(self, clients: Clients, name: str, rng: Random) -> None:
@@ -270,11 +271,11 @@ class NumberedPublisher:
         while clients.publishing and trio.current_time() < until_s:
             for _ in range(rng.choice((1, 1, 3, 8))):
                 await self.publish(client)
-            await self._listen(client, rng.expovariate(rate))
+            await self._hear(client, rng.expovariate(rate))
             if len(self._open) > 50:
-                await self._settle_all(client)
+                await self._hear_out(client, within_s=CONFIRM_S)
         if not clients.publishing or rng.random() < 0.4:
-            await self._settle_all(client)
+            await self._hear_out(client, within_s=CONFIRM_S)
         else:
             for _ in range(rng.choice((1, 2, 5))):
                 await self.publish(client)
@@ -289,31 +290,6 @@ class NumberedPublisher:
         self._open.add(self._last)
         self._clients.history.add(Publish(trio.current_time(), id_, (STREAM,)))
         await client.publish("", STREAM, body)
-
-    async def _listen(self, client: Client, for_s: float) -> None:
-        until_s = trio.current_time() + for_s
-        while (wait_s := until_s - trio.current_time()) > 0:
-            event = await client.next(within_s=wait_s)
-            if event is not None:
-                self._take(event)
-
-    async def _settle_all(self, client: Client) -> None:
-        while self._open:
-            event = await client.next(within_s=CONFIRM_S)
-            if event is None:
-                raise Gone("no confirm in time")
-            self._take(event)
-
-    def _take(self, event: Event) -> None:
-        match event:
-            case Ack():
-                self._settle(event.delivery_tag, multiple=event.multiple, outcome="ok")
-            case MethodReceived(method=spec.BasicNack() as nack):
-                self._settle(nack.delivery_tag, multiple=nack.multiple, outcome="nack")
-            case MethodReceived(method=spec.ConnectionBlocked() | spec.ConnectionUnblocked()):
-                pass
-            case _:
-                raise AssertionError(f"a publisher got {event}")
 
     def _settle(self, tag: int, *, multiple: bool, outcome: str) -> None:
         settled = self._first_of_channel + tag - 1

@@ -26,10 +26,11 @@ from chaos.history import (
     id_of,
 )
 from chaos.simulation.client import Client, Gone, Refused
+from chaos.simulation.confirms import Confirms
 from chaos.simulation.network import CLIENTS
 from chaos.simulation.process import HERE, Process
 from chaos.simulation.world import AMQP_PORT, World
-from leveret.amqp import Ack, ContentReceived, Event, MethodReceived, spec
+from leveret.amqp import ContentReceived, MethodReceived, spec
 from leveret.transport import NodeId
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class _Connected:
             self._client.drop()
 
 
-class Publisher:
+class Publisher(Confirms):
     """One connection of a publisher, with confirms."""
 
     def __init__(self, clients: Clients, name: str, rng: Random, *, epoch: int) -> None:
@@ -300,11 +301,7 @@ class Publisher:
         Raises:
             Gone: the connection is over.
         """
-        until_s = trio.current_time() + for_s
-        while (wait_s := until_s - trio.current_time()) > 0:
-            event = await self._client.next(within_s=wait_s)
-            if event is not None:
-                self._take(event)
+        await self._hear(self._client, for_s)
         if len(self._open) > 50:
             await self.settle_all(within_s=CONFIRM_S)
 
@@ -314,27 +311,17 @@ class Publisher:
         Raises:
             Gone: nothing came, or the connection is over.
         """
-        while self._open:
-            event = await self._client.next(within_s=within_s)
-            if event is None:
-                raise Gone("no confirm in time")
-            self._take(event)
+        await self._hear_out(self._client, within_s=within_s)
 
-    def _take(self, event: Event) -> None:
-        match event:
-            case Ack():
-                self._settle(event.delivery_tag, multiple=event.multiple, outcome="ok")
-            case MethodReceived(method=spec.BasicNack() as nack):
-                self._settle(nack.delivery_tag, multiple=nack.multiple, outcome="nack")
-            case ContentReceived(method=spec.BasicReturn()):
-                for queue in (*QUEUES, STREAM):
-                    id_ = id_of(self._clients.run, queue, event.body)
-                    if id_ is not None:
-                        self._returned[id_] = None
-            case MethodReceived(method=spec.ConnectionBlocked() | spec.ConnectionUnblocked()):
-                pass
-            case _:
-                raise AssertionError(f"a publisher got {event}")
+    @property
+    def is_in_doubt(self) -> bool:
+        return bool(self._open)
+
+    def _return(self, body: bytes) -> None:
+        for queue in (*QUEUES, STREAM):
+            id_ = id_of(self._clients.run, queue, body)
+            if id_ is not None:
+                self._returned[id_] = None
 
     def _settle(self, tag: int, *, multiple: bool, outcome: str) -> None:
         tags = [open_ for open_ in self._open if open_ <= tag] if multiple else [tag]

@@ -137,6 +137,7 @@ class World:
         nodes: int,
         weather: Weather,
         snapshot_entries: int,
+        links: TransportConfig,
         folder: Path,
     ) -> None:
         self._folder = folder
@@ -150,6 +151,7 @@ class World:
         self.exits = 0
         """Ends of nodes by errors that a fault excuses."""
         self._snapshot_entries = snapshot_entries
+        self._links = links
         self._init = self.rng("init")
         self.hosts = {
             NodeId(number): Host(
@@ -364,7 +366,7 @@ class World:
             secret_bytes=secrets.randbytes,
             in_thread=_in_no_thread,
             tune_memory=lambda: None,
-            links=LINKS,
+            links=self._links,
         )
 
     def _config(self, host: Host) -> NodeConfig:
@@ -472,6 +474,7 @@ def run(
     nodes: int = 3,
     weather: Weather | None = None,
     snapshot_entries: int = 100,
+    links: TransportConfig = LINKS,
     show: Callable[[str], None] | None = None,
 ) -> tuple[T, Tracer]:
     """Run `main` in a new world, and return what it returns and the trace of all that happened."""
@@ -487,6 +490,7 @@ def run(
                 nodes=nodes,
                 weather=weather or Weather(),
                 snapshot_entries=snapshot_entries,
+                links=links,
                 folder=folder,
             )
             HERE.set(Process("world", "127.0.9.9"))

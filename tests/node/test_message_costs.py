@@ -20,7 +20,7 @@ from chaos.simulation.network import Socket
 from chaos.simulation.process import HERE
 from chaos.simulation.world import AMQP_PORT, World, run, until
 from leveret.amqp import Ack, ContentReceived, spec
-from leveret.transport import NodeId
+from leveret.transport import NodeId, TransportConfig
 
 ONE, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
 MESSAGES = 100
@@ -130,7 +130,7 @@ def test_a_message_alone_costs_three_nodes_so_much(monkeypatch: pytest.MonkeyPat
             await publish(publisher, queue, MESSAGES)
         return costs.totals
 
-    totals, _ = run(5, main, snapshot_entries=100_000)
+    totals, _ = run(5, main, snapshot_entries=100_000, links=TransportConfig())
 
     each = {name: count / MESSAGES for name, count in totals.items()}
     assert each["syncs"] < 4.0, each
