@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -131,3 +132,55 @@ async def test_a_link_that_breaks_within_a_large_message_loses_it_whole(
         nursery.cancel_scope.cancel()
 
     assert [("down", TWO), ("up", TWO), ("large", 10_000)] == first.events
+
+
+async def test_what_comes_behind_a_large_message_needs_no_sends_of_its_own(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        first, second = await lanes(nursery)
+        dialler, _ = net.connections[-1]
+        sent: list[bytes] = []
+        take = dialler.outgoing.put
+
+        def count(data: bytes) -> None:
+            sent.append(data)
+            take(data)
+
+        dialler.outgoing.put = count  # type: ignore[method-assign]
+        second.peers.send(ONE, "large", bytes(5_000))
+        for number in range(1_000):
+            second.peers.send(ONE, "large", number)
+        second.peers.send(ONE, "large", bytes(5_001))
+        second.peers.send(ONE, "large", "last")
+        await first.heard("large", "last")
+        nursery.cancel_scope.cancel()
+
+    expected = [5_000, *range(1_000), 5_001, "last"]
+    assert [("large", one) for one in expected] == first.events
+    assert len(sent) <= 20
+
+
+async def test_what_waits_behind_a_large_message_keeps_nothing_else_in_memory(
+    autojump_clock: MockClock, net: Net
+) -> None:
+    async with trio.open_nursery() as nursery:
+        _, second = await lanes(nursery)
+        dialler, _ = net.connections[-1]
+        dialler.outgoing.is_stuck = True
+        second.peers.send(ONE, "large", bytes(100_000))
+        await wait_all_tasks_blocked()
+        for _ in range(100):
+            second.peers.send(ONE, "test", bytes(4_000))
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(100):
+                second.peers.send(ONE, "large", bytes(100))
+                second.peers.send(ONE, "larger", bytes(10_000))
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert after - before < 3 * 100 * 10_100
+        nursery.cancel_scope.cancel()

@@ -45,7 +45,7 @@ _STREAMS = 1 << 32
 
 
 class _Lane:
-    """What one channel has to send in parts: the bodies of its frames, in order.
+    """What one channel has to send: the bodies of a large frame and of those behind it, in order.
 
     stream, offset: of the first one: its number, and how much of it has gone.
     """
@@ -122,9 +122,14 @@ class Link:
 
     def _set_aside(self, channel: str, start: int) -> None:
         """Have the frame that was appended last go in the channel's lane."""
-        # It may have 100 MB: it is what is before it that is copied.
-        before, body = self._out[:start], memoryview(self._out)[start + envelope.LENGTH.size :]
-        self._out = before
+        out, body_start = self._out, start + envelope.LENGTH.size
+        # What is smaller is copied: a frame may have 100 MB, and what is before it would stay in
+        # memory as long as a frame that refers to it.
+        if start < len(out) - start:
+            self._out, body = out[:start], memoryview(out)[body_start:]
+        else:
+            body = memoryview(out[body_start:])
+            del out[start:]
         self._lanes.setdefault(channel, _Lane()).frames.append(body)
         self._lanes_bytes += len(body)
 
@@ -197,8 +202,22 @@ class Link:
         lane.offset = 0 if is_last else end
         if is_last:
             lane.frames.popleft()
+            self._add_whole(batch, lane.frames)
         if lane.frames:
             self._lanes[channel] = lane  # behind the others
+
+    def _add_whole(self, batch: bytearray, frames: deque[memoryview]) -> None:
+        """Append what waited behind a large frame, up to the next one.
+
+        In parts it would take a turn for each frame, and a lane that gets more than that meanwhile
+        would never come to its end.
+        """
+        small_max = self._config.whole_bytes_max - envelope.LENGTH.size
+        while frames and len(frames[0]) <= small_max:
+            body = frames.popleft()
+            self._lanes_bytes -= len(body)
+            batch += envelope.LENGTH.pack(len(body))
+            batch += body
 
     async def _read(self) -> None:
         wire, config = self._wire, self._config
