@@ -242,6 +242,8 @@ class Lab:
         self.catalog = Catalog(self.catalog_group, machine, self.links)
         self.spawner = Spawner(supervisor)
         self.timers = Timers()
+        self.clock_ahead_ms = 0
+        """How far the clock of the wall was put forward."""
         policies = Policies(self.catalog.model)
         self.directory = Directory(
             node=1,
@@ -254,7 +256,7 @@ class Lab:
             links=self.links,
             supervisor=cast("Supervisor", self.spawner),
             timers=self.timers,
-            wall_clock_ms=wall_clock_ms,
+            wall_clock_ms=lambda: wall_clock_ms() + self.clock_ahead_ms,
         )
         self.directory.add_shard(1, self.shard_group, shard_machine)
         self.services = Services(

@@ -10,7 +10,7 @@ from leveret.amqp import spec
 from leveret.amqp.events import ContentReceived
 from leveret.amqp.fields import encode_table
 from leveret.catalog.commands import DeclareQueue
-from tests.broker.node_lab import Lab, lab
+from tests.broker.node_lab import HEADER, Lab, lab
 
 QUEUE = b""
 STREAM = encode_table({"x-queue-type": "stream"})
@@ -58,3 +58,59 @@ async def test_consumers_of_this_node_get_what_a_congested_one_cannot_take() -> 
 
         assert 3 == sum(isinstance(event, ContentReceived) for event in await client.hears())
         assert delivered(node) == []
+
+
+async def test_a_clock_that_is_put_back_holds_up_no_deliveries(autojump_clock: MockClock) -> None:
+    async with lab() as node:
+        node.links.connect(2)
+        await node.change(DeclareQueue("/", "q", True, False, False, QUEUE, 1, 1, 0))
+        node.links.full = {2}
+        node.links.says(2, node.queue("q").uid, *ATTACH)
+        client = await node.connect()
+        client.publishes("q", count=3)
+        await wait_all_tasks_blocked()
+        node.clock_ahead_ms -= 10
+        await trio.sleep(5)
+
+        node.links.full = set()
+        await trio.sleep(0.1)
+
+        assert delivered(node) == [1, 2, 3]
+
+
+async def test_a_queue_that_waits_for_a_congested_node_sets_no_more_alarms(
+    autojump_clock: MockClock,
+) -> None:
+    async with lab() as node:
+        node.links.connect(2)
+        arguments = encode_table({"x-message-ttl": 3_600_000})
+        await node.change(DeclareQueue("/", "q", True, False, False, arguments, 1, 1, 0))
+        node.links.full = {2}
+        node.links.says(2, node.queue("q").uid, *ATTACH)
+        client = await node.connect()
+        client.publishes("q", count=3)
+        await wait_all_tasks_blocked()
+        before = sum(map(len, node.timers._slots.values()))
+        await trio.sleep(60)
+
+        assert sum(map(len, node.timers._slots.values())) <= before
+
+
+async def test_consumers_together_are_sent_no_more_than_a_node_takes() -> None:
+    size = 1_500_000
+    async with lab() as node:
+        node.links.connect(2)
+        await node.change(DeclareQueue("/", "q", True, False, False, QUEUE, 1, 1, 0))
+        client = await node.connect()
+        method = spec.BasicPublish(exchange="", routing_key="q")
+        header = HEADER[:4] + size.to_bytes(8, "big") + b"\x00\x00"
+        client.send(client.own.send_content(1, method, header, bytes(size)) * 10)
+        await wait_all_tasks_blocked()
+        node.links.congested = lambda _: len(delivered(node)) > 1  # type: ignore[method-assign]
+
+        for number in range(10):
+            attach = ("attach", number, number, True, 1, False, False, 0, 0, None, 0, ())
+            node.links.says(2, node.queue("q").uid, *attach)
+        await wait_all_tasks_blocked()
+
+        assert 2 <= len(delivered(node)) <= 4

@@ -646,6 +646,10 @@ class Wake:
     """To the queue: the time came at which its lead has something to do."""
 
 
+class AskAgain:
+    """To the queue: a node that took no deliveries may take some now."""
+
+
 class Deleted:
     """To the queue: it was deleted from the catalog."""
 
@@ -672,6 +676,7 @@ QueueMessage = (
     | PeerDown
     | FeaturesChanged
     | Wake
+    | AskAgain
     | Deleted
 )
 ConnectionMessage = object

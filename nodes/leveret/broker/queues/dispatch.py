@@ -35,6 +35,9 @@ WINDOW_BYTES: Final = 2 << 20
 """Messages, and their bytes, handed to a consumer and not yet written to its socket: bounds what
 a client that never reads can make the broker buffer.  One message may go over."""
 
+ROUND_BYTES: Final = 4 << 20
+"""Messages handed out before it is asked again which nodes take any.  One message may go over."""
+
 MARK_AHEAD: Final = 500
 """When fewer messages than this may still be delivered below the mark, it is moved on."""
 
@@ -154,6 +157,8 @@ class Dispatcher:
         self._returning: dict[int, Consumer] = {}
         """Who gave a settling message back, and keeps its credit for it."""
         self._turns: deque[Consumer] = deque()
+        self.is_round_over = False
+        """The last `dispatch` ended for `ROUND_BYTES`: there may be more to hand out."""
         self.single = SingleActive()
         self.consumers: dict[ConsumerKey, Consumer] = {}
         self.now_ms = 0
@@ -492,6 +497,8 @@ class Dispatcher:
     ) -> list[tuple[Consumer, list[Delivery]]]:
         """Hand ready messages to consumers with room: in turns, the highest priority first.
 
+        To be called again if `is_round_over`.
+
         takes: whether a node may get any now.
         """
         rooms = {
@@ -502,6 +509,7 @@ class Dispatcher:
         handed: dict[Consumer, list[Delivery]] = {}
         deliverable = self._deliverable()
         last: Consumer | None = None
+        left_bytes = ROUND_BYTES
         while rooms:
             top = max(consumer.priority for consumer in rooms)
             circle = deque(consumer for consumer in rooms if consumer.priority == top)
@@ -519,6 +527,11 @@ class Dispatcher:
                 else:
                     circle.popleft()
                     del rooms[last]
+                left_bytes -= delivery.location.size
+                if left_bytes <= 0:
+                    rooms.clear()
+                    break
+        self.is_round_over = left_bytes <= 0
         if last is not None:
             self._turns.rotate(-1 - self._turns.index(last))
         return list(handed.items())

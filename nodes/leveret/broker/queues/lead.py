@@ -192,6 +192,10 @@ class Lead:
         """Note that the time came which this lead wanted to be woken at; `flush` follows."""
         self._alarm = None
 
+    def ask_again(self) -> None:
+        """Note that a node that was congested may take deliveries now; `flush` follows."""
+        self._outlet.ask_again()
+
     # Ends
 
     def buried(self, letter: DeadLetter) -> None:
@@ -342,10 +346,13 @@ class Lead:
         if self._state.is_paused:
             return
         dropped: list[int] = []
-        for consumer, deliveries in self.dispatcher.dispatch(self._outlet.takes):
-            if consumer.no_ack:
-                dropped += [delivery.sequence for delivery in deliveries]
-            self._outlet.deliver(consumer, deliveries, partial(self._parcel, consumer))
+        is_more = True
+        while is_more:
+            for consumer, deliveries in self.dispatcher.dispatch(self._outlet.takes):
+                if consumer.no_ack:
+                    dropped += [delivery.sequence for delivery in deliveries]
+                self._outlet.deliver(consumer, deliveries, partial(self._parcel, consumer))
+            is_more = self.dispatcher.is_round_over
         if dropped:
             self._log.submit(
                 machine.settle(self.uid, to_ranges(dropped)), _nothing, is_urgent=False

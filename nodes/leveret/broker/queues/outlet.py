@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.messages import Wake
+from leveret.broker.messages import AskAgain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DISPATCH_BYTES_MAX: Final = 1 << 20
 """Bodies in one message to another node."""
-ASK_AGAIN_MS: Final = 50
+ASK_AGAIN_S: Final = 0.05
 """How soon the lead looks again whether a congested node takes deliveries."""
 
 
@@ -45,20 +45,23 @@ class Outlet:
         self._ref = ref
         self._hand_on = hand_on
         self._answer = answer
-        self._asks_again_ms = 0
+        self._is_to_ask_again = False
 
     def takes(self, node: int) -> bool:
         """Whether a node may be sent deliveries now: not while much is on its way to it already.
 
-        Then the queue's actor is woken to try again.
+        Then the queue's actor is told to ask again.
         """
         if node == self._context.node or not self._context.is_congested(node):
             return True
-        now_ms = self._context.now_ms()
-        if not now_ms < self._asks_again_ms <= now_ms + ASK_AGAIN_MS:
-            self._asks_again_ms = now_ms + ASK_AGAIN_MS
-            self._context.after(ASK_AGAIN_MS / 1000, self._ref, Wake())
+        if not self._is_to_ask_again:
+            self._is_to_ask_again = True
+            self._context.after(ASK_AGAIN_S, self._ref, AskAgain())
         return False
+
+    def ask_again(self) -> None:
+        """Note that the time to ask again has come; the lead's `flush` follows."""
+        self._is_to_ask_again = False
 
     def deliver(
         self,

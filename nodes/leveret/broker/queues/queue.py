@@ -22,6 +22,7 @@ from leveret.broker.messages import (
     ALL,
     Adjust,
     Applied,
+    AskAgain,
     Attach,
     Cancel,
     ConsumerCancelled,
@@ -157,6 +158,9 @@ class QueueActor(Actor[QueueMessage]):
             case Wake():
                 if self._lead is not None:
                     self._lead.woken()
+            case AskAgain():
+                if self._lead is not None:
+                    self._lead.ask_again()
             case Written():
                 self._to_leader(
                     "written",

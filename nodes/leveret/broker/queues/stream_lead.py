@@ -115,6 +115,10 @@ class StreamLead:
         """Note that the time came which this lead wanted to be woken at; `flush` follows."""
         self._alarm = None
 
+    def ask_again(self) -> None:
+        """Note that a node that was congested may take deliveries now; `flush` follows."""
+        self._outlet.ask_again()
+
     def flush(self) -> None:
         """Hand out what is new to its readers, and end what is at its end."""
         state = self.state
