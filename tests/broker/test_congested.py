@@ -106,7 +106,7 @@ async def test_consumers_together_are_sent_no_more_than_a_node_takes() -> None:
         header = HEADER[:4] + size.to_bytes(8, "big") + b"\x00\x00"
         client.send(client.own.send_content(1, method, header, bytes(size)) * 10)
         await wait_all_tasks_blocked()
-        node.links.congested = lambda _: len(delivered(node)) > 1  # type: ignore[method-assign]
+        node.links.congested = lambda _: len(delivered(node)) > 1  # type: ignore[assignment,method-assign]
 
         for number in range(10):
             attach = ("attach", number, number, True, 1, False, False, 0, 0, None, 0, ())
