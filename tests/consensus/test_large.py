@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import trio
 
+from leveret.consensus import GroupConfig, ReplicasConfig
 from leveret.consensus.entries import Batch
+from leveret.consensus.installs import LEND_S
 from leveret.consensus.replicas import LOG, SUBMIT
 from leveret.consensus.sessions import Outbox
 from leveret.transport import NodeId
 from tests.consensus.replicas_world import ALL, ONE, Submitter, until, world
 
 MIB = 1 << 20
+APPEND, STATE_PART, ENTRIES_PART = 1, 15, 17  # kinds of `messages`
+TRIMMED_SOON = ReplicasConfig(
+    group=GroupConfig(snapshot_entries=10), snapshot_check_s=0.1, spread_s=1e6
+)
 
 
 async def test_an_append_that_takes_long_unseats_nobody(
@@ -58,7 +64,7 @@ async def test_an_append_that_was_dropped_is_sent_again(
         dropped: list[object] = []
 
         def drop_first(source: NodeId, target: NodeId, payload: object) -> bool:
-            is_append = isinstance(payload, tuple) and payload[1] == 1 and bool(payload[-1])
+            is_append = isinstance(payload, tuple) and payload[1] == APPEND and bool(payload[-1])
             if is_append and len(dropped) < len(ALL) - 1:
                 dropped.append(payload)
                 return True
@@ -103,6 +109,36 @@ async def test_nothing_is_submitted_over_a_congested_link(
         assert not leader.book.lines
         it.net.congested = set()
         await until(work.is_done)
+
+
+async def test_a_congested_node_is_sent_no_snapshot_until_it_is_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(config=TRIMMED_SOON) as it:
+        leader = await it.leader()
+        away = next(node for node in ALL if it[node] is not leader)
+        it.net.isolate(away)
+        work = Submitter()
+        for _ in range(80):
+            work.submit(leader)
+            await until(work.is_done)
+        await until(lambda: leader.group.status().first_index > 40)
+        parts: list[object] = []
+
+        def note(_: NodeId, target: NodeId, payload: object) -> bool:
+            is_part = isinstance(payload, tuple) and payload[1] in {STATE_PART, ENTRIES_PART}
+            if target == away and is_part:
+                parts.append(payload)
+            return False
+
+        it.net.lose = note
+        it.net.congested = {away}
+        it.net.connect(*ALL)
+        await trio.sleep(2 * LEND_S)
+        assert not parts
+        it.net.congested = set()
+        await until(lambda: it[away].book.lines == leader.book.lines)
+        assert parts
 
 
 def test_large_batches_are_sent_a_few_at_a_time() -> None:

@@ -443,6 +443,9 @@ class Group(Actor[GroupMessage]):
                 self._engine.step(sender, message)
                 if term == self._engine.term and sender == self._engine.leader:
                     self._take_offer(sender, first_index)
+            case FetchState() | FetchEntries() if self._is_congested(sender):
+                # What was asked for already may be what is on its way.
+                self._lender.put_off(message, self._now_s())
             case FetchState() | FetchEntries() if self._install is None:
                 answer = self._lender.answer(message, self.applied_index, self._now_s())
                 if answer is not None:

@@ -286,11 +286,15 @@ class Lender:
         """
         if isinstance(request, FetchState):
             return self._state(request, now_s)
-        if request.snapshot_index in self._lent_s:
-            self._lent_s[request.snapshot_index] = now_s + LEND_S
+        self.put_off(request, now_s)
         # Behind the snapshot, what is gone here was live then and has been settled by a later
         # entry, which the receiver gets as well. Before it, nobody here could tell.
         return self._entries(request) if applied_index >= request.snapshot_index else None
+
+    def put_off(self, request: FetchState | FetchEntries, now_s: float) -> None:
+        """Keep what is asked for, since it will be asked for again."""
+        if request.snapshot_index in self._lent_s:
+            self._lent_s[request.snapshot_index] = now_s + LEND_S
 
     @property
     def is_lending(self) -> bool:
