@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
 import pytest
 
-from leveret.node.descriptor_limit import connections_within, descriptors_for
+from leveret.node.descriptor_limit import connections_within, descriptors_for, make_room
 
 
 @pytest.mark.parametrize("connections", [1, 9, 10, 829, 10_000, 1_000_000])
@@ -45,3 +46,16 @@ def test_a_process_raises_its_own_limit_as_far_as_it_may(
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert f"{room} {after} {before[1]}\n" == ran.stdout
+
+
+def test_a_process_that_may_not_raise_its_limit_has_room_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A kernel whose own bound was lowered below the process's hard limit, or that has a sandbox.
+    def refuse(*_: object) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (300, 1 << 30))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+
+    assert make_room(10_000) == 180

@@ -7,6 +7,7 @@ its next file. So files and links keep a hundred and a tenth of the rest, as the
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
 from typing import Final
 
 OTHERS: Final = 100
@@ -32,8 +33,11 @@ def make_room(connections: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = descriptors_for(connections)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        higher = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        # The system may have a bound below the hard limit.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (higher, hard))
+            soft = higher
     if soft == resource.RLIM_INFINITY:
         return connections
     return min(connections, connections_within(soft))
