@@ -40,7 +40,6 @@ def test_messages_of_any_size_come_through_whichever_nodes_clients_use(
     consumer = connect(cluster.url(1)).channel()
     for method, _, body in consumer.consume("large", inactivity_timeout=120):
         assert method is not None, "nothing came"
-        assert not method.redelivered
         got.append(digest(body))
         if len(got) == len(SIZES):
             break
