@@ -26,19 +26,20 @@ def digest(body: bytes) -> str:
 def test_messages_of_any_size_come_through_whichever_nodes_clients_use(
     durable: bool,
     cluster: Cluster,
+    name: str,
     connect: Opener,
 ) -> None:
     channel = connect(cluster.url(0)).channel()
     channel.confirm_delivery()
-    channel.queue_declare("large", durable=durable)
+    channel.queue_declare(name, durable=durable)
     for size in SIZES:
         channel.basic_publish(
-            "", "large", message(size), pika.BasicProperties(delivery_mode=2), mandatory=True
+            "", name, message(size), pika.BasicProperties(delivery_mode=2), mandatory=True
         )
 
     got: list[str] = []
     consumer = connect(cluster.url(1)).channel()
-    for method, _, body in consumer.consume("large", inactivity_timeout=120):
+    for method, _, body in consumer.consume(name, inactivity_timeout=120):
         assert method is not None, "nothing came"
         got.append(digest(body))
         if len(got) == len(SIZES):
@@ -46,4 +47,4 @@ def test_messages_of_any_size_come_through_whichever_nodes_clients_use(
     consumer.basic_ack(0, multiple=True)
 
     assert [digest(message(size)) for size in SIZES] == got
-    channel.queue_delete("large")
+    channel.queue_delete(name)
