@@ -272,7 +272,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=("isolate", "bridge", "one-way", "pause-leader"),
-        seeds=(4,),
+        seeds=(67,),
     ),
     "settled-beside-the-log": Mutation(
         "acknowledgements are not submitted to the log",
@@ -349,7 +349,7 @@ MUTATIONS: Final[dict[str, Mutation]] = {
             ),
         ),
         kinds=_LEADERS,
-        seeds=(60,),
+        seeds=(61,),
     ),
     "limit-takes-one-more": Mutation(
         "a stream's limit ends one message more than it must",
