@@ -56,6 +56,16 @@ def in_parts(stream: int, message: tuple[str, object], part_bytes: int) -> list[
     return parts
 
 
+def fed_in_pieces(cutter: Decoder, data: bytes, cuts: list[int]) -> list[tuple[str, object]]:
+    got: list[tuple[str, object]] = []
+    turn = 0
+    while data:
+        size = cuts[turn % len(cuts)]
+        got += cutter.feed(data[:size])
+        data, turn = data[size:], turn + 1
+    return got
+
+
 def encode(*parts: tuple[str, object]) -> bytes:
     out = bytearray()
     for channel, payload in parts:
@@ -70,12 +80,7 @@ def test_messages_come_back_whatever_the_chunks(
     data = encode(*sent)
     cutter = decoder(1 << 20)
 
-    got: list[tuple[str, object]] = []
-    turn = 0
-    while data:
-        size = cuts[turn % len(cuts)]
-        got += cutter.feed(data[:size])
-        data, turn = data[size:], turn + 1
+    got = fed_in_pieces(cutter, data, cuts)
 
     assert sent == got
     assert cutter.buffered_bytes == 0
@@ -101,12 +106,7 @@ def test_messages_in_parts_come_back_whatever_the_order_and_the_chunks(
             streams.remove(stream)
     cutter = decoder(1 << 20)
 
-    got: list[tuple[str, object]] = []
-    turn = 0
-    while data:
-        size = cuts[turn % len(cuts)]
-        got += cutter.feed(data[:size])
-        data, turn = data[size:], turn + 1
+    got = fed_in_pieces(cutter, data, cuts)
 
     assert sorted(map(repr, [*sent, *whole])) == sorted(map(repr, got))
     assert cutter.buffered_bytes == 0

@@ -19,6 +19,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self.data = bytearray()
+        self.sizes: list[int] = []  # of all that was ever put
         self.at_end = False
         self.is_reset = False
         self.is_cut = False  # what is sent vanishes, as behind a pulled cable
@@ -26,6 +27,7 @@ class Pipe:
         self.changed = trio.lowlevel.ParkingLot()
 
     def put(self, data: bytes) -> None:
+        self.sizes.append(len(data))
         if not self.is_cut:
             self.data += data
         self.changed.unpark_all()
